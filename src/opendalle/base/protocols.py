@@ -1,0 +1,105 @@
+"""The five meeting points: all traffic between rooms goes through these shapes.
+
+1. `Denoise`     network (with prediction kind, conditioning, guidance wrapped in) -> sampler; twin: `NextLogits`
+2. `Objective`   network -> training loop
+3. `Pipeline`    generation -> doors and study
+4. a key map     `map(state_dict) -> state_dict`, foreign weights to ours and back (a plain function)
+5. probes        optional protocols of a pipeline, for study
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+
+from opendalle.base.records import Sample
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """What a denoiser says of x_t: the clean data and the noise it believes in, and its variance if it learned one."""
+
+    x0: Float[Tensor, "b *d"]
+    eps: Float[Tensor, "b *d"]
+    log_variance: Float[Tensor, "b *d"] | None = None  # of q(x_{t-1} | x_t) as learned; None: the schedule's
+
+
+@runtime_checkable
+class Denoise(Protocol):
+    """Meeting point 1: everything a diffusion sampler may know of a network."""
+
+    def __call__(self, x_t: Float[Tensor, "b *d"], t: Int[Tensor, " b"]) -> Denoised:
+        """Denoise x_t at step t of the training schedule; t grows with noise."""
+        ...
+
+
+@runtime_checkable
+class NextLogits(Protocol):
+    """The autoregressive twin of `Denoise`."""
+
+    def __call__(self, tokens: Int[Tensor, "b n"], cache: Any) -> Float[Tensor, "b v"]:
+        """Return logits of the token that follows."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """One scalar per named parameter group, to be minimised, and numbers that are only watched."""
+
+    total: Mapping[str, Float[Tensor, ""]]  # group -> scalar with a graph; the loop calls backward on their sum
+    watch: Mapping[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """Meeting point 2: what a training loop may know of a model.
+
+    Two optional hooks, found by name: `backward(batch, rng) -> Losses` when the objective runs its own backward
+    passes (gradient caching), `after_step()` when a teacher or a codebook follows the weights.
+    """
+
+    @property
+    def groups(self) -> Mapping[str, nn.Module]:
+        """Trainable modules by group; each group has an optimiser of its own."""
+        ...
+
+    def __call__(self, batch: Any, rng: Generator) -> Losses:
+        """Return the losses of one micro-batch; all chance comes from rng."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """Guests of a generation that are not part of what was asked: guards and initial noise."""
+
+    initial_noise: Any = None  # (generators, shape) -> noise; None: unit Gaussian
+    guards: Sequence[Any] = ()  # called with each finished Sample; may raise
+
+
+@runtime_checkable
+class Pipeline(Protocol):
+    """Meeting point 3: a generation, seen from the doors.  Stop iterating to cancel."""
+
+    def generate(self, prompt: str = "", *, hooks: Hooks | None = None, **asked: Any) -> Iterator[Sample]:
+        """Draw; keyword arguments are the fields of `Request`.  Previews come only when asked for."""
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Probe: caption -> joint embedding."""
+
+    def encode_text(self, captions: Sequence[str]) -> Float[Tensor, "b e"]:
+        """Unit-length text embeddings."""
+        ...
+
+
+@runtime_checkable
+class PictureEncoder(Protocol):
+    """Probe: picture -> joint embedding."""
+
+    def embed(self, pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e"]:
+        """Unit-length picture embeddings; pictures in [-1, 1]."""
+        ...

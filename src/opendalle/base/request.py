@@ -1,0 +1,100 @@
+"""The only list of what can be asked.
+
+Command-line flags, HTTP fields, the recipe inside a PNG and the OpenAPI document are derived from `Request`;
+a house test compares them.  A field's metadata carries its help line and its closed set of choices, so that
+every door says the same words.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from opendalle.base.errors import BadRequest
+
+BACKGROUNDS = ("auto", "white", "transparent")
+SAMPLERS = ("ddim", "ddpm", "dpm++2m", "unipc", "euler", "heun")
+MAX_PROMPT_CHARACTERS = 10_000
+MAX_COUNT = 1_000
+MAX_STEPS = 1_000
+MAX_SIDE = 4_096
+MAX_SEED = 2**63 - 1
+
+
+def asked(default: Any, help: str, choices: tuple[str, ...] | None = None, rare: bool = False) -> Any:
+    """Declare one field of the Request together with the words that every door shows for it.
+
+    Args:
+        default: the value when nothing is asked.
+        help: one line, shown by `--help` and in the OpenAPI document.
+        choices: the closed set of accepted words, if it is closed.
+        rare: folded away in `--help`, since few people need it.
+    """
+    return field(default=default, metadata={"help": help, "choices": choices, "rare": rare})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a person asks of a pipeline.  Plain data: it can be written to JSON and read back.
+
+    `None` means "what the model's card says is best".
+
+    Raises:
+        BadRequest: when a value lies outside its range; nothing has been drawn then.
+    """
+
+    prompt: str = asked("", "what to draw, in any language; empty is the unconditional model (Python only)")
+    count: int = asked(1, "how many pictures")
+    seed: int = asked(0, "seed of the first picture; picture k, from 0, uses seed + k")
+    width: int = asked(256, "picture width in pixels")
+    height: int = asked(256, "picture height in pixels")
+    background: str = asked("auto", "what lies behind the picture", choices=BACKGROUNDS)
+    steps: int | None = asked(None, "denoising steps of the decoder")
+    guidance: float | None = asked(None, "guidance scale of the decoder; 1 is off")
+    sampler: str | None = asked(None, "sampler of the decoder", choices=SAMPLERS)
+    eta: float = asked(0.0, "fresh noise in each DDIM step, 0 to 1", rare=True)
+    rescale: float = asked(0.0, "pull guided predictions back to their unguided spread, 0 to 1", rare=True)
+    threshold: float = asked(1.0, "quantile of dynamic thresholding; 1 is off", rare=True)
+    prior_steps: int | None = asked(None, "denoising steps of the prior", rare=True)
+    prior_guidance: float | None = asked(None, "guidance scale of the prior; 1 is off", rare=True)
+    candidates: int | None = asked(None, "embeddings drawn by the prior, of which the best is kept", rare=True)
+    batch: int = asked(4, "pictures drawn at once; changes speed and memory only", rare=True)
+    exact: bool = asked(False, "draw so that a picture's bytes never depend on its batch", rare=True)
+    previews: int = asked(0, "previews of each picture while it is drawn", rare=True)
+
+    def __post_init__(self) -> None:
+        _check_prompt(self.prompt)
+        _check_range("count", self.count, 1, MAX_COUNT)
+        _check_range("seed", self.seed, 0, MAX_SEED - MAX_COUNT)
+        _check_range("width", self.width, 1, MAX_SIDE)
+        _check_range("height", self.height, 1, MAX_SIDE)
+        _check_range("steps", self.steps, 1, MAX_STEPS)
+        _check_range("guidance", self.guidance, 0.0, 100.0)
+        _check_range("eta", self.eta, 0.0, 1.0)
+        _check_range("rescale", self.rescale, 0.0, 1.0)
+        _check_range("threshold", self.threshold, 0.5, 1.0)
+        _check_range("prior_steps", self.prior_steps, 1, MAX_STEPS)
+        _check_range("prior_guidance", self.prior_guidance, 0.0, 100.0)
+        _check_range("candidates", self.candidates, 1, 64)
+        _check_range("batch", self.batch, 1, 256)
+        _check_range("previews", self.previews, 0, MAX_STEPS)
+        for one in fields(self):
+            choices, value = one.metadata["choices"], getattr(self, one.name)
+            if choices and value is not None and value not in choices:
+                raise BadRequest(f"{one.name} is {value!r}", "one of " + ", ".join(choices))
+
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the pictures asked for, in order."""
+        return tuple(range(self.seed, self.seed + self.count))
+
+
+def _check_range(name: str, value: float | int | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:  # also refuses NaN
+        raise BadRequest(f"{name} is {value}", f"{low} to {high}")
+
+
+def _check_prompt(prompt: str) -> None:
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise BadRequest(f"a prompt of {len(prompt)} characters", f"at most {MAX_PROMPT_CHARACTERS}")
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRequest("a prompt with half a surrogate pair", "valid Unicode text") from None

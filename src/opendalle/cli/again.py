@@ -1,0 +1,80 @@
+"""What `--again` needs to know of a recipe: the same request, the same batch, the same inputs."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from opendalle.base.errors import BadPicture, BadRequest
+from opendalle.base.records import Sample
+from opendalle.base.request import Request
+from opendalle.cli.console import tell
+from opendalle.pictures import read_bytes, read_picture
+
+
+def same_batch(recipe: Mapping[str, Any], picture: Path) -> tuple[Request, int]:
+    """Return the Request that draws a picture's batch again, and the picture's index in it.
+
+    Pictures are drawn in consecutive batches from index 0, and picture k uses seed + k; so the batch that a picture
+    was in is a request of its own, and the others need not be drawn.
+
+    Args:
+        recipe: as read from the picture.
+        picture: its path, for messages.
+
+    Raises:
+        BadPicture: when the recipe is not one of `generate`, or not whole.
+    """
+    if recipe.get("verb", "generate") != "generate":
+        raise BadPicture(f"{picture} was made by {recipe['verb']!r}", "a picture made by generate")
+    asked, index = recipe.get("request"), recipe.get("index")
+    known = {one.name for one in fields(Request)}
+    if not isinstance(asked, dict) or not isinstance(index, int) or isinstance(index, bool) or not set(asked) <= known:
+        raise BadPicture(f"the recipe of {picture} is not whole", "a picture drawn by this or an older opendalle")
+    try:
+        request = Request(**asked)
+    except (BadRequest, TypeError):
+        raise BadPicture(
+            f"the recipe of {picture} asks for what cannot be drawn", "a picture with a whole recipe"
+        ) from None
+    if not 0 <= index < request.count:
+        raise BadPicture(f"the recipe of {picture} tells of picture {index} of {request.count}", "a whole recipe")
+    start = index // request.batch * request.batch
+    count = min(request.batch, request.count - start)
+    return replace(request, seed=request.seed + start, count=count, previews=0), index - start
+
+
+def check_inputs(recipe: Mapping[str, Any], picture: Path, given: Sequence[Path]) -> None:
+    """Find every input file that a recipe names, beside the picture or among those given, by its sha256.
+
+    Args:
+        recipe: as read from the picture; its `inputs` are records of `name` and `sha256`.
+        picture: its path.
+        given: files named by `--input`.
+
+    Raises:
+        BadRequest: when one is missing or has another sha256.
+    """
+    wanted = recipe.get("inputs") or []
+    given_hashes = {hashlib.sha256(read_bytes(path)).hexdigest() for path in given}
+    for one in wanted:
+        name, sha256 = str(one.get("name")), one.get("sha256")
+        beside = picture.parent / Path(name).name  # a recipe names files, never places
+        found = beside.is_file() and hashlib.sha256(read_bytes(beside)).hexdigest() == sha256
+        if not found and sha256 not in given_hashes:
+            raise BadRequest(
+                f"no file {name!r} with the sha256 of the recipe", "it beside the picture, or --input FILE"
+            )
+    if strangers := given_hashes - {one.get("sha256") for one in wanted}:
+        raise BadRequest(f"{len(strangers)} --input that the recipe does not name", "the files that made the picture")
+
+
+def tell_if_different(sample: Sample, recipe: Mapping[str, Any], picture: Path) -> None:
+    """Say so when the new pixels are not the old ones, which another machine or another model makes possible."""
+    if read_picture(picture).tobytes() == sample.picture.tobytes():
+        return
+    now, then = sample.recipe, recipe
+    changed = [key for key in now if key in then and now[key] != then[key] and key not in ("request", "index", "batch")]
+    why = f" (changed: {', '.join(changed)})" if changed else " (another machine or another version of torch?)"
+    tell(f"note: the new picture is not {picture} to the byte{why}")

@@ -1,0 +1,102 @@
+"""`opendalle VERB ...`: which verbs there are, and what every verb does with errors, Ctrl-C and exit codes.
+
+Exit codes: 0 done; 1 begun but not done (stopped, damaged model, a bug); 2 wrong use, and nothing was written.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import cyclopts
+
+from opendalle import __version__
+from opendalle.base.errors import OpenDalleError
+from opendalle.cli.console import lenient_output, one_line, tell
+
+DONE, NOT_DONE, WRONG_USE = 0, 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """One verb: `opendalle.cli.NAME:NAME`, a function, or an App with verbs of its own (which brings its example)."""
+
+    name: str
+    help: str  # one line, told here so that `opendalle --help` need not import the verb
+    example: str | None = None
+
+
+VERBS = (
+    Verb(
+        name="generate",
+        help="Draw pictures from a sentence, in any language, and print where each one lies.",
+        example='opendalle generate "a red apple wearing sunglasses" --count 4 --seed 7 --background transparent',
+    ),
+    Verb(
+        name="train",
+        help="Train a model on your own captioned pictures: every stage of a recipe, in order.",
+        example="opendalle train dalle2 --data my-pictures --out my-model --max-minutes 120",
+    ),
+    Verb(name="data", help="Make a picture set to train on."),
+    Verb(
+        name="evaluate",
+        help="Score a model with a judge that was trained apart: does it draw what it is asked?",
+        example="opendalle evaluate dalle2 --out scores.json",
+    ),
+    Verb(name="models", help="List, show and verify models."),
+    Verb(name="doctor", help="Check that this machine is ready to draw.", example="opendalle doctor"),
+)
+
+
+def build_app() -> cyclopts.App:
+    """Return the command line; a verb's file is imported only when that verb is called."""
+    app = cyclopts.App(
+        name="opendalle",
+        help="DALL·E 1, 2 and 3: draw, train and study text-to-image, offline.",
+        help_epilogue='Example: opendalle generate "a red apple wearing sunglasses" --count 4',
+        help_format="plaintext",
+        version=__version__,
+        suppress_keyboard_interrupt=False,
+    )
+    for verb in VERBS:
+        more = {"help_epilogue": f"Example: {verb.example}"} if verb.example else {}
+        app.command(f"opendalle.cli.{verb.name}:{verb.name}", name=verb.name, help=verb.help, **more)
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out one command line and return its exit code.
+
+    Args:
+        arguments: the words after `opendalle`.
+    """
+    try:
+        result = build_app()(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+    except OpenDalleError as error:
+        tell(str(error))
+        return WRONG_USE
+    except cyclopts.UnusedCliTokensError as error:
+        tell(f"{one_line(repr(error.unused_tokens))} too many; put a prompt of several words in quotes")
+        return WRONG_USE
+    except cyclopts.CycloptsError as error:
+        tell(f"{one_line(str(error))} (opendalle {' '.join(error.command_chain or ())} --help tells more)")
+        return WRONG_USE
+    except KeyboardInterrupt:
+        tell("stopped; every file that was named is whole")
+        return NOT_DONE
+    return result if isinstance(result, int) else DONE
+
+
+def main() -> NoReturn:
+    """Run the command line of this process."""
+    lenient_output()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up as Ctrl-C does
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has seen enough; Python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = NOT_DONE
+    sys.exit(code)

@@ -1,0 +1,45 @@
+"""`opendalle data`: picture sets to train on."""
+
+from pathlib import Path
+
+from cyclopts import App
+
+from opendalle.cli.console import progress
+from opendalle.pictures import refuse_existing
+
+data = App(
+    name="data",
+    help="Make a picture set to train on.",
+    help_format="plaintext",
+    help_epilogue="Example: opendalle data emoji --out emoji",
+)
+
+
+@data.command(help_epilogue="Example: opendalle data emoji --out emoji")
+def emoji(*, out: Path, packages: Path | None = None, limit: int | None = None) -> int:
+    """Build the emoji world: 1,900 concepts in four styles, with names in many languages.
+
+    The freely licensed artwork comes from npm packages of fixed versions; `npm` must be installed.
+
+    Args:
+        out: The folder to write; must not exist.
+        packages: Where the packages are kept; fetched into your cache folder if not given.
+        limit: Build only so many concepts, for a quick look.
+
+    Returns:
+        The exit code.
+    """
+    refuse_existing(out)
+
+    from opendalle.data.emoji import build, fetch  # resvg and numpy enter here
+
+    if packages is None:
+        from platformdirs import user_cache_path
+
+        packages = user_cache_path("opendalle") / "packages"
+        fetch.fetch_packages(packages)
+    with progress("drawing concepts", None) as advance:
+        for step in build.build_world(packages, out, limit=limit):
+            advance(step.done, f"of {step.total}, {step.pictures} pictures, {step.name}")
+    print(out)
+    return 0

@@ -1,0 +1,57 @@
+"""`opendalle train`: one of the recipes, on any captioned pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from opendalle.base.errors import BadRequest
+from opendalle.cli.console import duration, progress
+from opendalle.pictures import refuse_existing
+
+
+def train(
+    recipe: str,
+    /,
+    *,
+    data: Path,
+    out: Path,
+    warm_start: Annotated[str | None, Parameter(name="--from")] = None,
+    resume: Path | None = None,
+    max_minutes: float | None = None,
+) -> int:
+    """Train a model on your own captioned pictures: every stage of a recipe, in order.
+
+    Args:
+        recipe: Which recipe, as dalle2; each stage alone is a recipe too.
+        data: A folder of pictures, each with its caption in a .txt file of the same name.
+        out: The model folder to write; must not exist.
+        warm_start: Begin with the weights of this model, under a new optimiser.
+        resume: Go on with this run folder, bit for bit.
+        max_minutes: Save and stop after so many minutes; --resume goes on.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BadRequest: when the words do not fit together.
+    """
+    if warm_start is not None and resume is not None:
+        raise BadRequest("--from and --resume together", "one of them", "A resumed run has its weights already.")
+    if max_minutes is not None and not max_minutes > 0:
+        raise BadRequest(f"--max-minutes {max_minutes}", "more than 0")
+    if not data.exists():
+        raise BadRequest(f"no picture set at {data}", "a folder of pictures with captions in .txt files")
+    refuse_existing(out)
+
+    from opendalle import recipes  # torch enters here
+
+    steps = recipes.run(recipe, data=data, out=out, warm_start=warm_start, resume=resume, max_minutes=max_minutes)
+    with progress(f"training {recipe}", None) as advance:
+        for step in steps:
+            losses = "  ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
+            left = f", {duration(step.seconds_left)} left" if step.seconds_left is not None else ""
+            advance(step.step, f"{losses}  {step.pictures_per_second:.0f} pictures/s{left}")
+    if out.exists():  # a run that was stopped has saved itself, and has no model yet
+        print(out)
+    return 0

@@ -1,0 +1,41 @@
+"""What every codec offers, whatever its grid is made of."""
+
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Codec(Protocol):
+    """Picture <-> grid.
+
+    A grid has mean 0 and standard deviation about 1 in each channel, so one noise schedule fits every codec.
+    """
+
+    @property
+    def picture_channels(self) -> int:
+        """3 for RGB, 4 for premultiplied RGBA."""
+        ...
+
+    @property
+    def picture_size(self) -> int:
+        """Side in pixels of the pictures that the codec was trained on."""
+        ...
+
+    @property
+    def grid_channels(self) -> int:
+        """Channels of the grid."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """Pixels per grid cell, along each axis."""
+        ...
+
+    def encode(self, pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b g hg wg"]:
+        """Pictures in [-1, 1] to their grid, without chance."""
+        ...
+
+    def decode(self, grid: Float[Tensor, "b g hg wg"]) -> Float[Tensor, "b c h w"]:
+        """Grid to pictures in [-1, 1], clamped."""
+        ...

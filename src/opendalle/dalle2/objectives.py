@@ -1,0 +1,218 @@
+"""How DALL·E 2's two diffusion networks are trained.
+
+Prior: plain squared error of the clean embedding, steps drawn evenly, the caption dropped for 10 % of the samples so
+that guidance has something to push away from.  Only the caption is dropped; the noised embedding always stays, which
+is what one replica got wrong for a year (DALLE2-pytorch #285).
+
+Decoder: the picture embedding dropped for 10 % and the caption for 50 % of the samples, independently (the paper's
+figure 8 speaks of 5 %, which is both at once).
+
+Source: unCLIP, arXiv:2204.06125, sections 2.1, 2.2 and appendix C.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+
+from opendalle.base.axes import Embeddings, Grid, Mask, States, Steps, Tokens
+from opendalle.base.errors import require
+from opendalle.base.protocols import Losses
+from opendalle.dalle2.decoder import Decoder
+from opendalle.dalle2.prior import DiffusionPrior
+from opendalle.diffusion.losses import hybrid_loss, min_snr_weight, simple_loss
+from opendalle.diffusion.predictions import Prediction, check_prediction
+from opendalle.diffusion.process import q_sample
+from opendalle.diffusion.schedules import Schedule
+
+
+class CaptionReader(Protocol):
+    """CLIP's text tower, as far as these objectives know it."""
+
+    def __call__(self, ids: Tokens, mask: Mask) -> tuple[Embeddings, States]:
+        """Return pooled embeddings and token states, without gradient."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch:
+    """Pictures as CLIP and the codec see them, with their captions."""
+
+    z: Embeddings  # CLIP's picture embeddings
+    ids: Tokens  # captions, packed to the context
+    mask: Mask
+    grid: Grid | None = None  # the codec's grids; the prior does not need them
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorLossConfig:
+    """How the prior is trained."""
+
+    caption_drop: float = 0.1  # share of samples that see the empty caption
+
+    def __post_init__(self) -> None:
+        require(0 <= self.caption_drop < 1, f"caption_drop is {self.caption_drop}", "0 <= share < 1")
+
+
+class PriorObjective:
+    """Meeting point 2 for the prior.
+
+    Args:
+        prior: the network, trained in place.
+        schedule: noise schedule over its steps.
+        read: frozen text tower.
+        empty: ids and mask of the empty caption, packed to the context: one row each.
+        config: shares.
+    """
+
+    def __init__(
+        self,
+        prior: DiffusionPrior,
+        schedule: Schedule,
+        read: CaptionReader,
+        empty: tuple[Int[Tensor, " n"], Bool[Tensor, " n"]],
+        config: PriorLossConfig,
+    ) -> None:
+        self.prior, self.schedule, self.read, self.empty, self.config = prior, schedule, read, empty, config
+
+    @property
+    def groups(self) -> Mapping[str, nn.Module]:
+        """The prior."""
+        return {"prior": self.prior}
+
+    def __call__(self, batch: PairBatch, rng: Generator) -> Losses:
+        """Squared error of the clean embedding."""
+        dropped = draw_share(self.config.caption_drop, len(batch), rng)
+        ids, mask = without_captions(batch, dropped, self.empty)
+        pooled, states = self.read(ids, mask)
+        x0 = self.prior.normalise(batch.z)
+        t, eps = draw_steps(self.schedule, x0, rng)
+        predicted = self.prior(q_sample(x0, t, eps, self.schedule), t, pooled, states, mask)
+        loss = simple_loss("x0", predicted, x0, eps, t, self.schedule).mean()
+        with torch.no_grad():
+            found = self.prior.denormalise(predicted)
+            cosine = torch.cosine_similarity(found, batch.z, dim=-1).mean()
+        return Losses(total={"prior": loss}, watch={"mse": loss.item(), "cosine": cosine.item()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderLossConfig:
+    """How the decoder is trained."""
+
+    prediction: Prediction = "eps"  # what the network predicts
+    embedding_drop: float = 0.1  # share of samples that see the null embedding
+    caption_drop: float = 0.5  # share of samples that see the empty caption; independent of the other
+    min_snr: float | None = None  # cap of the signal-to-noise weight; None: the simple loss, unweighted
+    embedding_noise: float = 0.0  # noise on z in units of its own spread: forgives the prior's small errors
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_drop", "caption_drop"):
+            require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}", "0 <= share < 1")
+        require(self.min_snr is None or self.min_snr > 0, f"min_snr is {self.min_snr}", "a positive cap, or None")
+        require(self.embedding_noise >= 0, f"embedding_noise is {self.embedding_noise}", "at least 0")
+
+
+class DecoderObjective:
+    """Meeting point 2 for the decoder.
+
+    Args:
+        decoder: the network, trained in place; when it learns its variance the loss is the hybrid one.
+        schedule: noise schedule over its steps.
+        read: frozen text tower.
+        empty: ids and mask of the empty caption, packed to the context: one row each.
+        config: prediction, shares, weighting.
+
+    Raises:
+        BadConfig: when the prediction does not exist, or min-SNR meets a learned variance.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        schedule: Schedule,
+        read: CaptionReader,
+        empty: tuple[Int[Tensor, " n"], Bool[Tensor, " n"]],
+        config: DecoderLossConfig,
+    ) -> None:
+        check_prediction(config.prediction, schedule)
+        learns = decoder.config.learns_variance
+        require(not learns or config.min_snr is None, "min_snr with a learned variance", "one of the two")
+        self.decoder, self.schedule, self.read, self.empty, self.config = decoder, schedule, read, empty, config
+
+    @property
+    def groups(self) -> Mapping[str, nn.Module]:
+        """The decoder."""
+        return {"decoder": self.decoder}
+
+    def __call__(self, batch: PairBatch, rng: Generator) -> Losses:
+        """Error of the prediction, with the variational bound when the variance is learned."""
+        assert batch.grid is not None, "the decoder trains on grids"
+        config, x0 = self.config, batch.grid
+        has_embedding = ~draw_share(config.embedding_drop, len(batch), rng).to(x0.device)
+        ids, mask = without_captions(batch, draw_share(config.caption_drop, len(batch), rng), self.empty)
+        pooled, states = self.read(ids, mask)
+        z = self._disturbed(batch.z, rng)
+        conditioning = self.decoder.condition(z, pooled, states, mask, has_embedding=has_embedding)
+        t, eps = draw_steps(self.schedule, x0, rng)
+        x_t = q_sample(x0, t, eps, self.schedule)
+        output = self.decoder(x_t, t, conditioning)
+        if self.decoder.config.learns_variance:
+            hybrid = hybrid_loss(config.prediction, output, x0, eps, x_t, t, self.schedule)
+            loss, simple = hybrid.total.mean(), hybrid.simple
+        else:
+            simple = simple_loss(config.prediction, output, x0, eps, t, self.schedule)
+            loss = simple.mean()
+            if config.min_snr is not None:
+                loss = (simple * min_snr_weight(config.prediction, t, self.schedule, config.min_snr)).mean()
+        return Losses(total={"decoder": loss}, watch={"simple": simple.mean().item()})
+
+    def _disturbed(self, z: Embeddings, rng: Generator) -> Embeddings:
+        if self.config.embedding_noise == 0:
+            return z
+        noise = torch.randn(z.shape, generator=rng).to(z)
+        return z + self.config.embedding_noise * z.std(dim=0, keepdim=True) * noise
+
+
+def draw_steps(schedule: Schedule, x0: Float[Tensor, "b *d"], rng: Generator) -> tuple[Steps, Float[Tensor, "b *d"]]:
+    """Draw a step for each sample, evenly, and its noise.
+
+    Args:
+        schedule: gives the number of steps.
+        x0: clean data, for shape and device.
+        rng: all chance, on the CPU.
+    """
+    t = torch.randint(schedule.num_steps, (len(x0),), generator=rng)
+    eps = torch.randn(x0.shape, generator=rng)
+    return t.to(x0.device), eps.to(x0)
+
+
+def draw_share(share: float, count: int, rng: Generator) -> Bool[Tensor, " b"]:
+    """Mark about this share of samples, each on its own.
+
+    Args:
+        share: 0 <= share < 1.
+        count: samples.
+        rng: all chance.
+    """
+    return torch.rand(count, generator=rng) < share
+
+
+def without_captions(
+    batch: PairBatch, dropped: Bool[Tensor, " b"], empty: tuple[Int[Tensor, " n"], Bool[Tensor, " n"]]
+) -> tuple[Tokens, Mask]:
+    """Put the empty caption in place of the dropped ones; the batch itself stays as it is.
+
+    Args:
+        batch: captions.
+        dropped: which ones.
+        empty: ids and mask of the empty caption.
+    """
+    where = dropped[:, None].to(batch.ids.device)
+    ids, mask = (one.to(batch.ids.device) for one in empty)
+    return torch.where(where, ids, batch.ids), torch.where(where, mask, batch.mask)

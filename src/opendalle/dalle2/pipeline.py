@@ -1,0 +1,438 @@
+"""DALL·E 2 from a sentence to a picture, in the order in which it happens.
+
+    caption --CLIP text tower--> z_t and token states
+            --prior-->           z_i, the CLIP embedding that a picture of it could have (best of a few)
+            --decoder-->         a grid, denoised step by step under guidance
+            --codec-->           a small picture (the paper's codec is the identity)
+            --upsampler-->       a large one
+
+Source: unCLIP, arXiv:2204.06125, section 2.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from opendalle.base.axes import Embeddings, Grid, Mask, Pictures
+from opendalle.base.errors import BadRequest, require
+from opendalle.base.protocols import Hooks
+from opendalle.base.records import Sample
+from opendalle.base.request import Request
+from opendalle.base.rng import normal_like_rows, picture_generator
+from opendalle.clip.model import CLIP, TextEncoding
+from opendalle.codec.protocol import Codec
+from opendalle.dalle2.decoder import Decoder
+from opendalle.dalle2.prior import DiffusionPrior
+from opendalle.diffusion.grids import even_snr, fast27, karlo, strided
+from opendalle.diffusion.predictions import Prediction
+from opendalle.diffusion.schedules import Schedule, schedule_from_name
+from opendalle.pictures import composite, from_array
+from opendalle.samplers.course import SamplerOptions, SamplerState, Variance
+from opendalle.samplers.guided import GuidedDenoise
+from opendalle.samplers.sample import last_state, sample
+from opendalle.tokenizers.bpe import BytePairTokenizer
+from opendalle.upsampling.network import Upsampler
+
+TRANSPARENT_WORDS = ("sticker", "transparent", "贴纸", "透明")  # a prompt that asks for no background
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """How one diffusion network of the cascade was trained, and how it is sampled when nobody says otherwise."""
+
+    schedule: str = "cosine"  # of its training
+    num_train_steps: int = 1000  # of its training
+    prediction: Prediction = "eps"  # what it was trained to say
+    sampler: str = "ddim"  # best at few steps, by bench/generate.py
+    steps: int = 20  # the fewest within 1 % of the best, by bench/generate.py
+    spacing: Literal["trailing", "karlo", "fast27", "even-snr"] = "trailing"  # which steps are visited
+    guidance: float = 1.0  # 1 is off
+    clip: float | None = None  # the data lie within +- this; None: no known range
+    variance: Variance = "fixed-small"  # of the ddpm sampler
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"steps is {self.steps}", "at least 1")
+        require(self.guidance >= 0, f"guidance is {self.guidance}", "at least 0; 1 is off")
+        require(self.clip is None or self.clip > 0, f"clip is {self.clip}", "a positive range, or None")
+        known = ("trailing", "karlo", "fast27", "even-snr")
+        require(self.spacing in known, f"spacing is {self.spacing!r}", "one of " + ", ".join(known))
+
+    def make_schedule(self) -> Schedule:
+        """Build the schedule of its training."""
+        return schedule_from_name(self.schedule, self.num_train_steps)
+
+    def grid(self, schedule: Schedule, steps: int | None) -> tuple[int, ...]:
+        """Choose the steps to visit; None: as many as the settings say."""
+        steps = self.steps if steps is None else steps
+        if self.spacing == "fast27" and steps == 27:
+            return fast27(self.num_train_steps)
+        if self.spacing == "even-snr":
+            return even_snr(schedule, steps)
+        return (karlo if self.spacing == "karlo" else strided)(self.num_train_steps, steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dalle2Config:
+    """Settings of a whole DALL·E 2; the networks' own configs travel with their weights."""
+
+    prior: StageSettings  # over CLIP's picture embeddings
+    decoder: StageSettings  # over the codec's grid
+    upsampler: StageSettings | None = None  # over pixels; None: there is no upsampler
+    candidates: int = 2  # embeddings drawn, of which the one nearest to the caption is kept (section 2.2)
+    unit_embeddings: bool = True  # whether the decoder was trained on unit-length z_i; False: on CLIP's raw output
+
+    def __post_init__(self) -> None:
+        for name in ("prior", "decoder", "upsampler"):
+            stage = getattr(self, name)
+            if isinstance(stage, dict):  # as it comes back from JSON
+                object.__setattr__(self, name, StageSettings(**stage))
+        require(self.candidates >= 1, f"candidates is {self.candidates}", "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dalle2Parts:
+    """The networks of a DALL·E 2."""
+
+    tokenizer: BytePairTokenizer
+    clip: CLIP
+    prior: DiffusionPrior
+    decoder: Decoder
+    codec: Codec
+    upsampler: Upsampler | None = None
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """Captions as all networks read them, one row a picture."""
+
+    text: TextEncoding
+    mask: Mask
+
+    def rows(self, index: Tensor) -> "Prompted":
+        """Keep or repeat some rows."""
+        text = TextEncoding(pooled=self.text.pooled[index], raw=self.text.raw[index], states=self.text.states[index])
+        return Prompted(text, self.mask[index])
+
+
+@dataclass
+class Stopwatch:
+    """Seconds of each stage of one batch."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    last: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: str) -> None:
+        """Book the time since the last lap on a stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
+        self.last = now
+
+
+class Dalle2:
+    """Meeting point 3 for DALL·E 2.
+
+    Args:
+        parts: the networks, in evaluation mode.
+        config: settings of every stage.
+        origin: what goes into every picture's recipe: the model's name and sha256.
+    """
+
+    def __init__(self, parts: Dalle2Parts, config: Dalle2Config, origin: dict[str, str] | None = None) -> None:
+        self.parts, self.config, self.origin = parts, config, dict(origin or {})
+        self.device = parts.prior.query.device
+        self._schedules = {
+            name: stage.make_schedule() for name in ("prior", "decoder", "upsampler") if (stage := getattr(config, name))
+        }
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides of the square pictures that it draws natively, smallest first."""
+        side, upsampler = self.parts.codec.picture_size, self.parts.upsampler
+        return (side,) if upsampler is None else (side, side * upsampler.config.factor)
+
+    def generate(self, prompt: str = "", *, hooks: Hooks | None = None, **asked: Any) -> Iterator[Sample]:
+        """Draw pictures of one caption; stop iterating to cancel.
+
+        Args:
+            prompt: what to draw; empty is the unconditional model.
+            hooks: guards and initial noise.
+            **asked: fields of `Request`.
+
+        Raises:
+            BadRequest: at once, before anything is drawn, when the request cannot be carried out.
+        """
+        request = Request(prompt=prompt, **asked)
+        self._check(request)
+        return self._generate(request, hooks or Hooks())
+
+    def generate_many(self, prompts: Sequence[str], seeds: Sequence[int], **asked: Any) -> Iterator[Sample]:
+        """Draw one picture of each caption, in batches; for evaluation and grids.
+
+        Args:
+            prompts: captions.
+            seeds: one a caption.
+            **asked: fields of `Request` without prompt, count and seed.
+
+        Raises:
+            BadRequest: at once, as `generate`.
+        """
+        requests = [Request(prompt=p, seed=s, **asked) for p, s in zip(prompts, seeds, strict=True)]
+        for request in requests[:1]:
+            self._check(request)
+        return self._generate_many(requests)
+
+    def _check(self, request: Request) -> None:
+        if request.width != request.height or request.width not in self.sizes:
+            known = ", ".join(str(side) for side in self.sizes)
+            raise BadRequest(f"size {request.width}x{request.height}", f"a square of side {known}")
+        for name, stage in (("steps", self.config.decoder), ("prior_steps", self.config.prior)):
+            asked = getattr(request, name)
+            if asked is not None and asked > stage.num_train_steps:
+                raise BadRequest(f"{name} is {asked}", f"at most {stage.num_train_steps}, as many as were trained")
+
+    def _generate(self, request: Request, hooks: Hooks) -> Iterator[Sample]:
+        batch = 1 if request.exact else request.batch
+        for first in range(0, request.count, batch):
+            indices = range(first, min(first + batch, request.count))
+            yield from self._draw([request] * len(indices), list(indices), hooks)
+
+    def _generate_many(self, requests: Sequence[Request]) -> Iterator[Sample]:
+        for first in range(0, len(requests), requests[first].batch if requests else 1):
+            rows = requests[first : first + requests[0].batch]
+            yield from self._draw(rows, [0] * len(rows), Hooks())
+
+    @torch.no_grad()
+    def _draw(self, requests: Sequence[Request], indices: Sequence[int], hooks: Hooks) -> Iterator[Sample]:
+        """Draw one batch; its requests differ in prompt and seed only."""
+        request, watch = requests[0], Stopwatch()
+        generators = [picture_generator(one.seed + k) for one, k in zip(requests, indices, strict=True)]
+        prompted, empty = self.read([one.prompt for one in requests]), self.read([""] * len(requests))
+        watch.lap("text")
+        z = self.imagine(prompted, empty, generators, request)
+        watch.lap("prior")
+        finish = self._finisher(requests, indices, watch)
+        due = preview_steps(request.previews, len(self._grid("decoder", request.steps)))
+        state = None
+        for state in self.denoise(z, prompted, empty, generators, request, hooks):
+            if state.step in due:
+                yield from finish(self._small(state.x0), state, True)
+        assert state is not None
+        watch.lap("decoder")
+        pictures = self._small(state.x_t)
+        watch.lap("codec")
+        if request.width > pictures.shape[-1]:
+            pictures = self.upsample(pictures, generators)
+            watch.lap("upsampler")
+        for done in finish(pictures, state, False):
+            for guard in hooks.guards:
+                guard(done)
+            yield done
+
+    def read(self, prompts: Sequence[str]) -> Prompted:
+        """Read captions with CLIP's text tower; each distinct one is read once.
+
+        Args:
+            prompts: captions; the empty one is what guidance pushes away from.
+        """
+        distinct = list(dict.fromkeys(prompts))
+        packed = self.parts.tokenizer.pack(distinct, self.parts.clip.config.context)
+        mask = torch.from_numpy(packed.mask).to(self.device)
+        text = self.parts.clip.encode_text(torch.from_numpy(packed.ids).to(self.device), mask)
+        rows = torch.tensor([distinct.index(prompt) for prompt in prompts], device=self.device)
+        return Prompted(text, mask).rows(rows)
+
+    def imagine(
+        self, prompted: Prompted, empty: Prompted, generators: Sequence[Generator], request: Request
+    ) -> Embeddings:
+        """Draw picture embeddings with the prior and keep, for each picture, the one nearest to its caption.
+
+        Args:
+            prompted: the captions.
+            empty: the empty caption, as many rows.
+            generators: one a picture.
+            request: steps, guidance and candidates.
+
+        Source: section 2.2: two samples, the better dot product with z_t is kept.
+        """
+        settings, prior = self.config.prior, self.parts.prior
+        candidates = request.candidates or self.config.candidates
+        rows = torch.arange(len(generators), device=self.device).repeat_interleave(candidates)
+        width = prior.config.embedding_width
+        noise = normal_like_rows(generators, (candidates, width), self.device).flatten(0, 1)
+        denoise = GuidedDenoise(
+            prior.step,
+            {"conditioning": prior.condition(*self._prior_inputs(prompted.rows(rows)))},
+            {"conditioning": prior.condition(*self._prior_inputs(empty.rows(rows)))},
+            schedule=self._schedules["prior"],
+            prediction=settings.prediction,
+            scale=settings.guidance if request.prior_guidance is None else request.prior_guidance,
+            clip=None if settings.clip is None else (-settings.clip, settings.clip),
+        )
+        repeated = [generator for generator in generators for _ in range(candidates)]
+        drawn = self._sample("prior", denoise, noise, repeated, request.prior_steps, settings.sampler, 0.0)
+        z = prior.denormalise(last_state(drawn).x_t)
+        if self.config.unit_embeddings:
+            z = torch.nn.functional.normalize(z, dim=-1)
+        z = rearrange(z, "(b k) e -> b k e", k=candidates)
+        nearness = torch.einsum("b k e, b e -> b k", z, self._pooled(prompted))
+        return z[torch.arange(len(z), device=self.device), nearness.argmax(dim=1)]
+
+    def denoise(
+        self,
+        z: Embeddings,
+        prompted: Prompted,
+        empty: Prompted,
+        generators: Sequence[Generator],
+        request: Request,
+        hooks: Hooks | None = None,
+    ) -> Iterator[SamplerState]:
+        """Denoise a grid under guidance with the decoder.
+
+        Args:
+            z: picture embeddings, from `imagine` or from CLIP.
+            prompted: the captions.
+            empty: the empty caption, as many rows.
+            generators: one a picture.
+            request: steps, guidance, sampler and its knobs.
+            hooks: initial noise.
+        """
+        settings, decoder, codec = self.config.decoder, self.parts.decoder, self.parts.codec
+        side = codec.picture_size // codec.factor
+        shape = (codec.grid_channels, side, side)
+        make_noise = (hooks.initial_noise if hooks else None) or normal_like_rows
+        null = torch.zeros(len(z), dtype=torch.bool, device=self.device)
+        scale = 1.0 if not request.prompt else request.guidance
+        denoise = GuidedDenoise(
+            decoder,
+            {"conditioning": decoder.condition(z, self._pooled(prompted), prompted.text.states, prompted.mask)},
+            {
+                "conditioning": decoder.condition(
+                    z, self._pooled(empty), empty.text.states, empty.mask, has_embedding=null
+                )
+            },
+            schedule=self._schedules["decoder"],
+            prediction=settings.prediction,
+            scale=settings.guidance if scale is None else scale,
+            rescale=request.rescale,
+            threshold=request.threshold,
+            clip=None if settings.clip is None else (-settings.clip, settings.clip),
+            learned_variance=decoder.config.learns_variance,
+            grid=self._grid("decoder", request.steps),
+        )
+        noise = make_noise(generators, shape).to(self.device)
+        sampler = request.sampler or settings.sampler
+        return self._sample("decoder", denoise, noise, generators, request.steps, sampler, request.eta)
+
+    def upsample(self, small: Pictures, generators: Sequence[Generator]) -> Pictures:
+        """Enlarge pictures in [-1, 1] with the upsampler.
+
+        Args:
+            small: pictures as the codec draws them.
+            generators: one a picture.
+        """
+        upsampler, settings = self.parts.upsampler, self.config.upsampler
+        assert upsampler is not None
+        assert settings is not None
+        enlarged = upsampler.condition(small)
+        denoise = GuidedDenoise(
+            upsampler,
+            {"enlarged": enlarged},
+            schedule=self._schedules["upsampler"],
+            prediction=settings.prediction,
+            clip=None if settings.clip is None else (-settings.clip, settings.clip),
+            consistent_eps=True,
+        )
+        noise = normal_like_rows(generators, enlarged.shape[1:], self.device)
+        drawn = self._sample("upsampler", denoise, noise, generators, None, settings.sampler, 0.0)
+        return last_state(drawn).x_t.clamp(-1, 1)
+
+    def _sample(
+        self,
+        stage: str,
+        denoise: GuidedDenoise,
+        noise: Float[Tensor, "b *d"],
+        generators: Sequence[Generator],
+        steps: int | None,
+        sampler: str,
+        eta: float,
+    ) -> Iterator[SamplerState]:
+        settings: StageSettings = getattr(self.config, stage)
+        options = SamplerOptions(eta=eta, variance=settings.variance)
+        return sample(
+            denoise,
+            noise,
+            self._grid(stage, steps),
+            schedule=self._schedules[stage],
+            sampler=sampler,
+            options=options,
+            generators=generators,
+        )
+
+    def _grid(self, stage: str, steps: int | None) -> tuple[int, ...]:
+        settings: StageSettings = getattr(self.config, stage)
+        return settings.grid(self._schedules[stage], steps)
+
+    def _pooled(self, prompted: Prompted) -> Embeddings:
+        return prompted.text.pooled if self.config.unit_embeddings else prompted.text.raw
+
+    def _prior_inputs(self, prompted: Prompted) -> tuple[Embeddings, Tensor, Mask]:
+        return self._pooled(prompted), prompted.text.states, prompted.mask
+
+    def _small(self, grid: Grid) -> Pictures:
+        return self.parts.codec.decode(grid)
+
+    def _finisher(
+        self, requests: Sequence[Request], indices: Sequence[int], watch: Stopwatch
+    ) -> Callable[[Pictures, SamplerState, bool], Iterator[Sample]]:
+        """Return what turns a batch of tensors into samples."""
+
+        def finish(pictures: Pictures, state: SamplerState, is_preview: bool) -> Iterator[Sample]:
+            for request, index, one in zip(requests, indices, pictures, strict=True):
+                picture = from_array(one.float().cpu().numpy())
+                if not keeps_transparency(request):
+                    picture = composite(picture)
+                seed = request.seed + index
+                recipe = {**self.origin, "request": asdict(request), "index": index, "seed": seed}
+                yield Sample(
+                    picture=picture,
+                    request=request,
+                    index=index,
+                    seed=seed,
+                    step=state.step,
+                    num_steps=state.num_steps,
+                    is_preview=is_preview,
+                    recipe=recipe,
+                    seconds=dict(watch.seconds),
+                )
+
+        return finish
+
+
+def keeps_transparency(request: Request) -> bool:
+    """Whether a picture stays transparent where nothing was drawn.
+
+    `auto` follows the prompt: a sticker, or anything asked for as transparent, stays so; all else stands on white.
+    A background that the prompt names is drawn by the model and is not touched by either.
+    """
+    if request.background == "auto":
+        return any(word in request.prompt.lower() for word in TRANSPARENT_WORDS)
+    return request.background == "transparent"
+
+
+def preview_steps(previews: int, num_steps: int) -> frozenset[int]:
+    """Spread previews evenly over the steps before the last.
+
+    Args:
+        previews: how many, 0 for none.
+        num_steps: steps in all.
+    """
+    if previews == 0:
+        return frozenset()
+    wanted = min(previews, num_steps - 1)
+    return frozenset(round((k + 1) * num_steps / (wanted + 1)) for k in range(wanted))

@@ -1,0 +1,1 @@
+"""Picture and caption sets, their order, and batches of them."""

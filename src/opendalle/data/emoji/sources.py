@@ -1,0 +1,78 @@
+"""Where the artwork comes from: npm packages, pinned, with their licences.  No share-alike artwork."""
+
+from dataclasses import dataclass
+
+STYLES = ("3d", "flat", "noto", "twemoji")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One npm package of the emoji world."""
+
+    package: str  # npm name
+    version: str  # pinned; another version is another world
+    licence: str  # SPDX identifier
+    author: str  # whom to attribute
+    homepage: str  # where a person reads more
+    style: str | None  # which of STYLES it draws; None: words, not pictures
+
+    @property
+    def folder(self) -> str:
+        """Folder name of the unpacked package, e.g. `iconify-json-noto-1.2.9`."""
+        return self.package.lstrip("@").replace("/", "-") + "-" + self.version
+
+
+SOURCES = (
+    Source(
+        package="@lobehub/fluent-emoji-3d",
+        version="1.1.0",
+        licence="MIT",
+        author="Microsoft Corporation (Fluent Emoji), packaged by LobeHub",
+        homepage="https://github.com/microsoft/fluentui-emoji",
+        style="3d",
+    ),
+    Source(
+        package="@iconify-json/fluent-emoji-flat",
+        version="1.2.6",
+        licence="MIT",
+        author="Microsoft Corporation (Fluent Emoji)",
+        homepage="https://github.com/microsoft/fluentui-emoji",
+        style="flat",
+    ),
+    Source(
+        package="@iconify-json/noto",
+        version="1.2.9",
+        licence="Apache-2.0",
+        author="Google Inc (Noto Emoji)",
+        homepage="https://github.com/googlefonts/noto-emoji",
+        style="noto",
+    ),
+    Source(
+        package="@iconify-json/twemoji",
+        version="1.2.5",
+        licence="CC-BY-4.0",
+        author="Twitter, Inc and other contributors (Twemoji)",
+        homepage="https://github.com/jdecked/twemoji",
+        style="twemoji",
+    ),
+    Source(
+        package="emojibase-data",
+        version="17.0.0",
+        licence="MIT",
+        author="Miles Johnson (Emojibase); names from Unicode CLDR",
+        homepage="https://github.com/milesj/emojibase",
+        style=None,
+    ),
+)
+
+
+def source_of_style(style: str) -> Source:
+    """Return the package that draws this style.
+
+    Raises:
+        KeyError: when no package draws it.
+    """
+    for source in SOURCES:
+        if source.style == style:
+            return source
+    raise KeyError(style)

@@ -1,0 +1,98 @@
+"""A world folder: every drawing and every word of the emoji world, ready to be read.
+
+    concepts.json        one record a concept: names, keywords, group, colours, held-out marks, row of each style
+    sprites-64.npy       uint8 (n, 64, 64, 4), straight alpha; memory-mapped
+    sprites-256/STYLE/HEXCODE.png    the same drawings at 256 px
+    manifest.json        packages, versions, licences, settings, and a hash of the words and drawings
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from opendalle.base.errors import BadData
+
+FORMAT = 1
+SMALL_SIZE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concept:
+    """One thing with a name, and where its drawings are."""
+
+    hexcode: str  # key; code points joined by '-'
+    family: str  # shared by near-duplicates; splits never tear a family
+    names: Mapping[str, str]  # language -> name
+    keywords: Mapping[str, tuple[str, ...]]  # en, zh -> search words
+    group: str
+    subgroup: str
+    rows: Mapping[str, int]  # style -> row of sprites-64.npy
+    colours: Mapping[str, tuple[str, ...]]  # style -> basic colours that fill the drawing, largest first
+    held_out: bool  # never trained on, in any style
+    held_out_styles: tuple[str, ...]  # styles that training never sees of it
+
+
+class World:
+    """A world folder, opened.  Nothing is read into memory but the words; drawings are paged in when used.
+
+    Args:
+        folder: made by `build_world`.
+
+    Raises:
+        BadData: when the folder is not a world of this format.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        try:
+            self.manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+            records = json.loads((self.folder / "concepts.json").read_text(encoding="utf-8"))
+            self.sprites: UInt8[np.ndarray, "n 64 64 4"] = np.load(
+                self.folder / "sprites-64.npy", mmap_mode="r", allow_pickle=False
+            )
+        except (FileNotFoundError, ValueError) as error:
+            raise BadData(
+                f"{self.folder} ({error})", "a finished emoji world folder", "Run: opendalle data emoji"
+            ) from None
+        if self.manifest.get("format") != FORMAT:
+            raise BadData(f"world format {self.manifest.get('format')}", f"format {FORMAT}", "Build the world again.")
+        self.concepts: tuple[Concept, ...] = tuple(concept_of_record(record) for record in records)
+        self.concept_of: dict[str, Concept] = {concept.hexcode: concept for concept in self.concepts}
+        self.styles: tuple[str, ...] = tuple(self.manifest["styles"])
+
+    def sprite(self, hexcode: str, style: str, size: int = SMALL_SIZE) -> UInt8[np.ndarray, "h w 4"]:
+        """Return one drawing, RGBA with straight alpha.
+
+        Args:
+            hexcode: key of the concept.
+            style: one of the concept's `rows`.
+            size: 64 (from the array) or 256 (from its PNG).
+        """
+        if size == SMALL_SIZE:
+            return np.asarray(self.sprites[self.concept_of[hexcode].rows[style]])
+        with Image.open(self.folder / "sprites-256" / style / f"{hexcode}.png") as image:
+            return np.asarray(image.convert("RGBA"))
+
+    @property
+    def stamp(self) -> str:
+        """Hash of all words and drawings: two worlds with the same stamp are the same."""
+        return self.manifest["stamp"]
+
+
+def concept_of_record(record: dict[str, Any]) -> Concept:
+    """Read a concept as `concepts.json` holds it."""
+    fields = dict(record)
+    for name in ("keywords", "colours"):
+        fields[name] = {key: tuple(value) for key, value in fields[name].items()}
+    return Concept(**(fields | {"held_out_styles": tuple(fields["held_out_styles"])}))
+
+
+def record_of_concept(concept: Concept) -> dict[str, Any]:
+    """Turn a concept into what `concepts.json` holds."""
+    return asdict(concept)

@@ -1,0 +1,129 @@
+"""A folder of pictures with captions: `cat.png` beside `cat.txt`, one caption a line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from opendalle.base.errors import BadData, BadPicture, require
+from opendalle.data.sets import Example
+from opendalle.pictures import read_picture
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+CROPS = ("centre", "random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSetConfig:
+    """How the pictures of a folder are cut."""
+
+    size: int  # side of the square pictures, in pixels
+    crop: str = "centre"  # which square of a longer picture: the middle, or one by chance
+    mirror: float = 0.0  # share of pictures that are mirrored; 0 where left and right carry meaning
+
+    def __post_init__(self) -> None:
+        require(1 <= self.size <= 4096, f"size={self.size}", "1 to 4096")
+        require(self.crop in CROPS, f"crop {self.crop!r}", "one of " + ", ".join(CROPS))
+        require(0.0 <= self.mirror <= 1.0, f"mirror={self.mirror}", "a share from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One picture file and its captions."""
+
+    picture: Path
+    captions: tuple[str, ...]
+
+
+class FolderSet:
+    """A picture set over a folder and its subfolders, in the order of names.
+
+    Args:
+        folder: holds pictures (PNG, JPEG, WebP), each beside a `.txt` of the same name with a caption on every line.
+        config: how the pictures are cut.
+
+    Raises:
+        BadData: when there is no such folder, no picture, or a picture without caption.
+    """
+
+    def __init__(self, folder: Path, config: FolderSetConfig) -> None:
+        self.folder = Path(folder)
+        self.config = config
+        self.entries = _entries(self.folder)
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.entries)
+
+    def read(self, index: int, rng: np.random.Generator) -> Example:
+        """Return one picture with one of its captions.
+
+        Args:
+            index: of the picture, in the order of names.
+            rng: chooses caption, crop and mirror, in this order, whether they are needed or not.
+
+        Raises:
+            BadData: when the picture can no longer be read.
+        """
+        entry = self.entries[index]
+        which, across, down, turned = rng.random(4)
+        caption = entry.captions[int(which * len(entry.captions))]
+        if self.config.crop == "centre":
+            across = down = 0.5
+        try:
+            image = read_picture(entry.picture).convert("RGBA")
+        except BadPicture as error:
+            raise BadData(error.came, error.wanted, f"Mend or delete {entry.picture}.") from error
+        image = cut_square(image, self.config.size, across, down)
+        if turned < self.config.mirror:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return Example(picture=np.asarray(image), caption=caption)
+
+
+def cut_square(image: Image.Image, size: int, across: float, down: float) -> Image.Image:
+    """Shrink or enlarge a picture until its short side fits, then cut a square out of the long one.
+
+    Args:
+        image: RGBA or RGB.
+        size: side of the square in pixels.
+        across: where the square lies from left to right, 0 to 1.
+        down: where it lies from top to bottom, 0 to 1.
+    """
+    short = min(image.size)
+    left, top = (image.width - short) * across, (image.height - short) * down
+    box = (left, top, left + short, top + short)
+    if image.size == (size, size):
+        return image
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)  # Pillow weighs colour by alpha itself
+
+
+def _entries(folder: Path) -> tuple[Entry, ...]:
+    if not folder.is_dir():
+        raise BadData(f"no folder {folder}", "a folder of pictures with .txt captions")
+    pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not pictures:
+        raise BadData(f"{folder} holds no pictures", "files ending in " + ", ".join(SUFFIXES))
+    bare = [path for path in pictures if not path.with_suffix(".txt").is_file()]
+    if bare:
+        raise BadData(
+            f"{len(bare)} of {len(pictures)} pictures without a caption file, such as {_names(bare, folder)}",
+            f"{bare[0].with_suffix('.txt').name} beside {bare[0].name}",
+        )
+    return tuple(Entry(picture=path, captions=_captions(path.with_suffix(".txt"))) for path in pictures)
+
+
+def _captions(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise BadData(f"{path} is not UTF-8", "captions as UTF-8 text", f"Convert {path.name}.") from None
+    captions = tuple(line.strip() for line in lines if line.strip())
+    if not captions:
+        raise BadData(f"{path} is empty", "at least one caption")
+    return captions
+
+
+def _names(paths: Sequence[Path], folder: Path) -> str:
+    return ", ".join(str(path.relative_to(folder)) for path in paths[:3])

@@ -1,0 +1,130 @@
+"""What the judge learns from: every drawing of the emoji world, simple shapes, and everyday things in any paint.
+
+The judge is an examiner, so nothing is held out from it: it must know the cells and concepts that generators never
+saw.  Its order is its own, drawn from its own seed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from opendalle.base.errors import require
+from opendalle.data.emoji.colours import COLOUR_NAMES
+from opendalle.data.emoji.lexicon import everyday_nouns
+from opendalle.data.emoji.painting import SHAPES, draw_shape, repaint
+from opendalle.data.emoji.world import World
+from opendalle.data.order import SampleOrder
+from opendalle.evaluation.judge_objective import JudgeBatch
+
+Reconstruct = Callable[[Float[Tensor, "b 4 h w"]], Float[Tensor, "b 4 h w"]]
+
+
+def judge_concepts(world: World) -> tuple[str, ...]:
+    """Return the classes of a judge of this world: every concept's key, then the simple shapes."""
+    return (*(concept.hexcode for concept in world.concepts), *SHAPES)
+
+
+def scene_vocabulary(world: World) -> tuple[str, ...]:
+    """Return the concepts that scenes are composed of: the detectors' choices for a crop."""
+    return (*(key for key in everyday_nouns() if key in world.concept_of), *SHAPES)
+
+
+def premultiplied(pictures: UInt8[np.ndarray, "b h w 4"]) -> Float[Tensor, "b 4 h w"]:
+    """Turn straight-alpha bytes into premultiplied numbers in [-1, 1]."""
+    values = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+    return torch.cat([values[:, :3] * values[:, 3:], values[:, 3:]], dim=1) * 2 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeBatchesConfig:
+    """How the judge's batches are drawn.
+
+    Raises:
+        BadConfig: when a value lies outside its range.
+    """
+
+    batch: int = 64  # pictures a batch
+    size: int = 64  # side in pixels, 64 or 256
+    seed: int = 40_417  # of the order and the paint; no generator's recipe uses it
+    painted: float = 0.3  # share of paintable everyday things that come in another colour
+    num_shapes: int = 40  # draws of each simple shape an epoch; colours and styles are drawn afresh
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1, f"batch is {self.batch}", "at least 1")
+        require(self.size in (64, 256), f"size is {self.size}", "64 or 256, the sizes of the world's drawings")
+        require(0 <= self.painted <= 1, f"painted is {self.painted}", "a share from 0 to 1")
+        require(self.num_shapes >= 0, f"num_shapes is {self.num_shapes}", "0 or more")
+
+
+class JudgeBatches:
+    """An endless, repeatable stream of judge batches.
+
+    Args:
+        world: an open world folder.
+        config: sizes and shares.
+        reconstruct: a codec's encode-then-decode on premultiplied pictures in [-1, 1], run without a graph on every
+            batch.  None: artwork only.
+        styles: the judge's styles, in class order; None: the world's.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        config: JudgeBatchesConfig | None = None,
+        reconstruct: Reconstruct | None = None,
+        styles: Sequence[str] | None = None,
+    ) -> None:
+        self.world, self.config, self.reconstruct = world, config or JudgeBatchesConfig(), reconstruct
+        self.styles = tuple(styles or world.styles)
+        self.concepts = judge_concepts(world)
+        paintable = {key for key, noun in everyday_nouns().items() if noun.paintable}
+        self._paintable = paintable & set(self.concepts)
+        cells = [(index, style) for index, concept in enumerate(world.concepts) for style in concept.rows]
+        first_shape = len(world.concepts)
+        shapes = [(first_shape + index, "") for index in range(len(SHAPES)) for _ in range(self.config.num_shapes)]
+        self._cells = [(index, style) for index, style in cells if style in self.styles] + shapes
+        self._order = SampleOrder(len(self._cells), self.config.seed)
+
+    def __len__(self) -> int:
+        """Return the batches of one epoch, the last one whole."""
+        return -(-len(self._cells) // self.config.batch)
+
+    def __call__(self, position: int) -> Iterator[JudgeBatch]:
+        """Yield batches without end, as the training loop asks for them.
+
+        Args:
+            position: batches before the first one wanted, counted from the run's beginning.
+        """
+        while True:
+            yield self.read(position)
+            position += 1
+
+    def read(self, position: int) -> JudgeBatch:
+        """Return the batch at `position`, counted from the run's beginning."""
+        first = position * self.config.batch
+        drawn = [self._picture(place) for place in range(first, first + self.config.batch)]
+        pictures = premultiplied(np.stack([picture for picture, _, _ in drawn]))
+        concept = torch.tensor([index for _, index, _ in drawn])
+        style = torch.tensor([self.styles.index(name) for _, _, name in drawn])
+        reconstructions = None
+        if self.reconstruct is not None:
+            with torch.no_grad():
+                reconstructions = self.reconstruct(pictures).clamp(-1, 1)
+        return JudgeBatch(pictures=pictures, concept=concept, style=style, reconstructions=reconstructions)
+
+    def _picture(self, position: int) -> tuple[UInt8[np.ndarray, "s s 4"], int, str]:
+        rng = self._order.generator(position)
+        index, style = self._cells[self._order.place(position).index]
+        key = self.concepts[index]
+        if not style:
+            style = self.styles[int(rng.integers(len(self.styles)))]
+            colour = COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))]
+            return draw_shape(key, colour, style, self.config.size), index, style
+        picture = self.world.sprite(key, style, self.config.size)
+        if key in self._paintable and rng.random() < self.config.painted:
+            picture = repaint(picture, COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))])
+        return picture, index, style

@@ -1,0 +1,8 @@
+"""From a name or a folder to a model that works.
+
+The table of kinds is closed: a folder says which kind it is, and only these few classes can ever be built from one.
+"""
+
+from opendalle.pretrained.kinds import bundled_models, find_model, load, load_folder, load_network
+
+__all__ = ["bundled_models", "find_model", "load", "load_folder", "load_network"]

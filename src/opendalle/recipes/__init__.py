@@ -1,0 +1,60 @@
+"""Whole training runs as functions: each returns a tuple of stages, and each is a command of its own.
+
+    python -m opendalle.recipes.codec --data world --out codec-emoji
+
+needs neither cyclopts nor rich.  `opendalle train codec --data FOLDER --out MODEL` is the same run behind the front
+door.
+"""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from opendalle.base.errors import BadRequest
+from opendalle.base.records import TrainStep
+
+RECIPES = ("clip", "codec", "dalle2", "judge", "upsampler")  # module and function have the same name
+
+__all__ = ["RECIPES", "run"]
+
+
+def run(
+    name: str,
+    *,
+    data: Path,
+    out: Path,
+    warm_start: str | Path | None = None,
+    resume: Path | None = None,
+    max_minutes: float | None = None,
+    **settings: Any,
+) -> Iterator[TrainStep]:
+    """Run a recipe, stage after stage, and yield every optimiser step.
+
+    Args:
+        name: one of RECIPES.
+        data: the picture set's folder.
+        out: the model folder to write.
+        warm_start: begin with the weights of this model.
+        resume: go on with the runs in this folder, bit for bit.
+        max_minutes: save and stop after so long.
+        **settings: the recipe's own parameters.
+
+    Raises:
+        BadRequest: when there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise BadRequest(f"the recipe {name!r}", "one of " + ", ".join(RECIPES))
+    from opendalle.pretrained.kinds import find_model
+    from opendalle.recipes.command import runs_beside
+    from opendalle.recipes.stage import Passage, walk
+    from opendalle.training.config import Upkeep
+
+    recipe = getattr(importlib.import_module(f"opendalle.recipes.{name}"), name)
+    passage = Passage(
+        runs=resume or runs_beside(out),
+        resume=resume is not None,
+        warm=find_model(warm_start) if warm_start is not None else None,
+        upkeep=Upkeep(max_minutes=max_minutes),
+    )
+    yield from walk(recipe(data, out, **settings), passage)

@@ -1,0 +1,107 @@
+"""`python -m opendalle.recipes.NAME`: a recipe from the command line, with nothing but the standard library.
+
+Flags are the recipe's own parameters; their help is the docstring's.
+"""
+
+import argparse
+import inspect
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from opendalle.base.errors import OpenDalleError
+from opendalle.recipes.stage import Passage, Stage, walk
+from opendalle.training.config import Upkeep
+
+Recipe = Callable[..., tuple[Stage, ...]]
+TELL_SECONDS = 10.0  # between two lines of progress
+
+
+def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> None:
+    """Run a recipe and leave the process: 0 when done or saved, 2 for wrong use.
+
+    Args:
+        recipe: the function.
+        arguments: instead of the command line's.
+    """
+    asked = vars(_parser(recipe).parse_args(arguments))
+    threads, minutes = asked.pop("threads"), asked.pop("max_minutes")
+    resume, warm, save_minutes = asked.pop("resume"), asked.pop("from"), asked.pop("save_minutes")
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    out: Path = asked["out"]
+    passage = Passage(
+        runs=runs_beside(out),
+        resume=resume,
+        warm=warm,
+        upkeep=Upkeep(max_minutes=minutes, save_minutes=save_minutes),
+    )
+    told = 0.0
+    try:
+        for step in walk(recipe(**asked), passage):
+            if time.monotonic() - told >= TELL_SECONDS or step.saved:
+                told = time.monotonic()
+                losses = "  ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
+                left = f"{step.seconds_left / 60:.0f} min left" if step.seconds_left is not None else ""
+                speed = f"{step.pictures_per_second:.0f} pictures/s"
+                print(f"{step.stage} {step.pictures:>9,}  {losses}  {speed}  {left}", flush=True)
+    except OpenDalleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(out if out.exists() else f"saved in {passage.runs}; go on with --resume", flush=True)
+
+
+def runs_beside(out: Path) -> Path:
+    """Return where the run folders of a model lie: beside it, so that they are found again."""
+    return out.parent / f"{out.name}.runs"
+
+
+def _parser(recipe: Recipe) -> argparse.ArgumentParser:
+    text = inspect.getdoc(recipe) or ""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {recipe.__module__}" if recipe.__module__ != "__main__" else None,
+        description=text.split("Args:")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    told = _told(text)
+    hints = get_type_hints(recipe)
+    for name, parameter in inspect.signature(recipe).parameters.items():
+        flag, required = "--" + name.replace("_", "-"), parameter.default is inspect.Parameter.empty
+        if hints[name] is bool:
+            parser.add_argument(flag, dest=name, action="store_true", help=told.get(name))
+            continue
+        parser.add_argument(
+            flag,
+            dest=name,
+            type=_reader(hints[name]),
+            required=required,
+            default=None if required else parameter.default,
+            help=told.get(name),
+        )
+    parser.add_argument("--from", type=Path, help="begin with the weights of this model folder")
+    parser.add_argument("--resume", action="store_true", help="go on with the runs that are there, bit for bit")
+    parser.add_argument("--max-minutes", type=float, help="save and stop after so long")
+    parser.add_argument("--save-minutes", type=float, default=10.0, help="minutes between saves")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    return parser
+
+
+def _reader(hint: Any) -> Callable[[str], Any]:
+    """Return what turns a word of the command line into a parameter's type; `X | None` reads as X."""
+    choices = [one for one in get_args(hint) if one is not type(None)]
+    return choices[0] if choices else hint
+
+
+def _told(text: str) -> dict[str, str]:
+    """Read the help of each parameter from a docstring's Args section."""
+    told: dict[str, str] = {}
+    lines = text.partition("Args:")[2].splitlines()
+    for line in lines:
+        name, colon, rest = line.strip().partition(": ")
+        if colon and name.isidentifier():
+            told[name] = rest.replace("%", "%%")
+    return told

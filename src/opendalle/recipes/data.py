@@ -1,0 +1,243 @@
+"""What recipes read: any picture set, as the batches that each objective wants."""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from opendalle.base.axes import Pictures
+from opendalle.clip.model import CLIP
+from opendalle.clip.objective import CaptionedBatch, SentenceBatch
+from opendalle.codec.protocol import Codec
+from opendalle.dalle2.objectives import PairBatch
+from opendalle.data.embeddings import EmbeddingStore, write_store
+from opendalle.data.emoji.dataset import EmojiSet, EmojiSetConfig
+from opendalle.data.folder import FolderSet, FolderSetConfig
+from opendalle.data.loading import LoadingConfig, PictureBatches
+from opendalle.data.order import SampleOrder
+from opendalle.data.sets import PictureSet
+from opendalle.tokenizers.bpe import BytePairTokenizer
+from opendalle.upsampling.objective import ScalePair
+
+PIECE = 256  # pictures encoded at once while pairs are computed
+
+
+def is_world(data: Path) -> bool:
+    """Whether a folder is an emoji world, made by `opendalle data emoji`."""
+    return (data / "concepts.json").is_file() and (data / "manifest.json").is_file()
+
+
+def open_set(data: Path, size: int) -> PictureSet:
+    """Open the training split of an emoji world, or a folder of pictures with .txt captions.
+
+    Args:
+        data: the folder.
+        size: side of the pictures wanted, in pixels.
+
+    Raises:
+        BadData: when it is neither.
+    """
+    if is_world(data):
+        return EmojiSet(str(data), EmojiSetConfig(size=size))
+    return FolderSet(data, FolderSetConfig(size=size, crop="random"))
+
+
+def some_captions(pictures: PictureSet, count: int, seed: int) -> list[str]:
+    """Draw captions as training will: what a tokenizer learns from.
+
+    Args:
+        pictures: the set.
+        count: how many, at most; a folder's captions are all taken once.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    if isinstance(pictures, EmojiSet):
+        return list(pictures.iter_captions(count, rng))
+    if isinstance(pictures, FolderSet):
+        return [caption for entry in pictures.entries for caption in entry.captions][:count]
+    return [pictures.read(index % len(pictures), rng).caption for index in range(count)]
+
+
+def concept_of(truth: Any) -> int:
+    """Number what a lone drawing shows, so that two captions of one concept are not told apart; -1 where unknown."""
+    if not truth or truth.get("kind") not in ("single", "plain"):
+        return -1
+    return zlib.crc32(truth["things"][0]["key"].encode())
+
+
+class CLIPBatches:
+    """Captioned pictures for CLIP, with sentences that only the teacher explains.
+
+    Args:
+        pictures: the set, at CLIP's size.
+        tokenizer: packs captions.
+        context: tokens a caption.
+        loading: size and order.
+        sentences: what the teacher has embedded, with its vectors; None: no teacher.
+        num_sentences: of them in every batch.
+    """
+
+    def __init__(
+        self,
+        pictures: PictureSet,
+        tokenizer: BytePairTokenizer,
+        context: int,
+        loading: LoadingConfig,
+        sentences: tuple[Sequence[str], Tensor] | None = None,
+        num_sentences: int = 64,
+    ) -> None:
+        self.batches, self.tokenizer, self.context = PictureBatches(pictures, loading), tokenizer, context
+        self.num_sentences, self.seed = num_sentences, loading.seed
+        self.sentences: tuple[Tensor, Tensor, Tensor] | None = None
+        if sentences is not None:
+            ids, mask = tokenizer.pack(sentences[0], context)
+            self.sentences = torch.from_numpy(ids), torch.from_numpy(mask), sentences[1]
+
+    def __call__(self, position: int) -> Iterator[CaptionedBatch]:
+        """Yield batches without end, beginning with the one at `position`."""
+        for batch in self.batches(position):
+            ids, mask = self.tokenizer.pack(list(batch.captions), self.context)
+            yield CaptionedBatch(
+                pictures=batch.pictures,
+                ids=torch.from_numpy(ids),
+                mask=torch.from_numpy(mask),
+                concepts=torch.tensor([concept_of(truth) for truth in batch.truths]),
+                sentences=self._sentences(batch.position),
+            )
+
+    def _sentences(self, position: int) -> SentenceBatch | None:
+        if self.sentences is None:
+            return None
+        rng = np.random.default_rng([self.seed, position])
+        rows = torch.from_numpy(rng.integers(len(self.sentences[0]), size=self.num_sentences))
+        ids, mask, teacher = self.sentences
+        return SentenceBatch(ids=ids[rows], mask=mask[rows], teacher=teacher[rows].float())
+
+
+class ScaleBatches:
+    """Large pictures with small ones made from them, for the upsampler.
+
+    Args:
+        pictures: the set, at the large size.
+        factor: large side over small side.
+        loading: size and order.
+        codec: small pictures go through it for a share of the batch; None: for none.
+        codec_share: that share.
+    """
+
+    def __init__(
+        self,
+        pictures: PictureSet,
+        factor: int,
+        loading: LoadingConfig,
+        codec: Codec | None = None,
+        codec_share: float = 0.5,
+    ) -> None:
+        self.batches, self.factor = PictureBatches(pictures, loading), factor
+        self.codec, self.codec_share = codec, codec_share
+
+    def __call__(self, position: int) -> Iterator[ScalePair]:
+        """Yield batches without end, beginning with the one at `position`."""
+        for batch in self.batches(position):
+            small = shrink(batch.pictures, self.factor)
+            spoiled = round(self.codec_share * len(small))
+            if self.codec is not None and spoiled:  # the order is random already: the first rows will do
+                with torch.no_grad():
+                    small = torch.cat([self.codec.decode(self.codec.encode(small[:spoiled])), small[spoiled:]])
+            yield ScalePair(large=batch.pictures, small=small)
+
+
+def shrink(pictures: Pictures, factor: int) -> Pictures:
+    """Shrink pictures as the world's small drawings were made: averaging, then a cubic kernel's sharpness."""
+    size = (pictures.shape[2] // factor, pictures.shape[3] // factor)
+    return F.interpolate(pictures, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
+
+
+def write_pairs(
+    out: Path,
+    pictures: PictureSet,
+    tokenizer: BytePairTokenizer,
+    clip: CLIP,
+    codec: Codec,
+    stamps: dict[str, str],
+    *,
+    count: int,
+    seed: int,
+    tell: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Compute what prior and decoder train on, once: embedding, grid and tokens of `count` draws of a set.
+
+    Args:
+        out: the store's folder; must not exist.
+        pictures: the set, at the size of CLIP and codec.
+        tokenizer: packs captions.
+        clip: embeds pictures.
+        codec: encodes them.
+        stamps: hashes of both.
+        count: draws, rounded up to whole pieces.
+        seed: of the order.
+        tell: called with the number of draws done.
+    """
+
+    def pieces() -> Iterator[dict[str, np.ndarray]]:
+        size = min(PIECE, count)
+        loading = LoadingConfig(batch_size=size, seed=seed, channels=codec.picture_channels)
+        batches = PictureBatches(pictures, loading)
+        gathered: list[dict[str, np.ndarray]] = []
+        for number in range(-(-count // size)):
+            batch = batches.batch(number)
+            with torch.no_grad():
+                z, grid = clip.encode_pictures(batch.pictures), codec.encode(batch.pictures)
+            ids, mask = tokenizer.pack(list(batch.captions), clip.config.context)
+            lengths = mask.sum(axis=1)
+            gathered.append(
+                {
+                    "z": z.numpy().astype(np.float16),
+                    "grid": grid.numpy().astype(np.float16),
+                    "ids": ids.astype(np.int32),
+                    "length": lengths.astype(np.int32),
+                }
+            )
+            tell((number + 1) * size)
+            if len(gathered) == 16 or number == -(-count // size) - 1:
+                yield {name: np.concatenate([one[name] for one in gathered]) for name in gathered[0]}
+                gathered = []
+
+    write_store(out, pieces(), stamps=stamps)
+
+
+class PairBatches:
+    """Precomputed pairs in batches, in an order that is a pure function of seed and position.
+
+    Args:
+        store: made by `write_pairs`.
+        batch_size: rows a batch.
+        seed: of the order.
+        with_grid: the prior does without the codec's grid.
+    """
+
+    def __init__(self, store: EmbeddingStore, batch_size: int, seed: int, *, with_grid: bool) -> None:
+        self.z = torch.from_numpy(store.array("z"))
+        self.grid = torch.from_numpy(store.array("grid")) if with_grid else None
+        self.ids = torch.from_numpy(store.array("ids"))
+        self.length = torch.from_numpy(store.array("length"))
+        self.batch_size, self.order = batch_size, SampleOrder(len(self.z), seed)
+
+    def __call__(self, position: int) -> Iterator[PairBatch]:
+        """Yield batches without end, beginning with the one at `position`."""
+        while True:
+            first = position * self.batch_size
+            rows = torch.tensor([self.order.place(first + row).index for row in range(self.batch_size)])
+            places = torch.arange(self.ids.shape[1])
+            yield PairBatch(
+                z=self.z[rows].float(),
+                ids=self.ids[rows].long(),
+                mask=places < self.length[rows, None],
+                grid=None if self.grid is None else self.grid[rows].float(),
+            )
+            position += 1

@@ -1,0 +1,91 @@
+"""The judge that scores pictures: trained apart from every network that draws, conditions, reranks or filters."""
+
+from pathlib import Path
+
+import torch
+
+from opendalle.base.axes import Pictures
+from opendalle.base.errors import BadData
+from opendalle.checkpoint.configs import to_plain
+from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
+from opendalle.data.emoji.world import World
+from opendalle.evaluation.judge import Judge, judge_emoji
+from opendalle.evaluation.judge_batches import JudgeBatches, JudgeBatchesConfig, judge_concepts
+from opendalle.evaluation.judge_objective import JudgeObjective
+from opendalle.pretrained.kinds import find_model, load_folder
+from opendalle.recipes.card import card_of
+from opendalle.recipes.command import main
+from opendalle.recipes.data import is_world
+from opendalle.recipes.stage import Stage, Work
+from opendalle.training.config import AdamWConfig, TrainConfig
+
+
+def judge(
+    data: Path,
+    out: Path,
+    *,
+    codec: Path | None = None,
+    pictures: int = 300_000,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    seed: int = 40_417,
+) -> tuple[Stage, ...]:
+    """Train the judge on the whole world, held-out pictures included: it must know what it is to mark.
+
+    Command: python -m opendalle.recipes.judge --data world --out judge-emoji --codec codec-emoji
+    Cost: see the model's card.
+    Expected: `opendalle evaluate dalle2` prints its score on real pictures beside every other.
+
+    Args:
+        data: an emoji world.
+        out: the model folder to write.
+        codec: a share of pictures goes through this codec first, lest its softness be marked as error.
+        pictures: length of the run.
+        batch_size: pictures a step.
+        learning_rate: at its top.
+        seed: of weights, order and chance; no other recipe has it.
+
+    Raises:
+        BadData: when the data are no emoji world, which alone has concepts to judge.
+    """
+    if not is_world(data):
+        raise BadData(f"{data}", "an emoji world, made by `opendalle data emoji`", "A judge needs named concepts.")
+
+    def build() -> Work:
+        world = World(str(data))
+        network = Judge(judge_emoji(judge_concepts(world), world.styles), seed)
+        reconstruct = None
+        if codec is not None:
+            trained = load_folder(read_model(find_model(codec)))
+
+            def through_codec(some: Pictures) -> Pictures:
+                return trained.decode(trained.encode(some))
+
+            reconstruct = through_codec
+
+        def finish() -> ModelFolder:
+            part = Part(to_plain(network.config), network.state_dict(), storage="bfloat16")
+            card = card_of("judge", data, pictures=pictures, seed=seed)
+            return write_model(out, kind="judge", parts={"judge": part}, card=card)
+
+        torch.manual_seed(seed)
+        return Work(
+            objective=JudgeObjective(network),
+            batches=JudgeBatches(world, JudgeBatchesConfig(batch=batch_size, seed=seed), reconstruct),
+            config=TrainConfig(
+                pictures=pictures,
+                batch_size=batch_size,
+                seed=seed,
+                optimiser=AdamWConfig(learning_rate=learning_rate, weight_decay=0.05),
+                warmup_pictures=min(5_000, pictures // 10),
+                final_rate=0.01,
+                ema_halflife=10_000,
+            ),
+            finish=finish,
+        )
+
+    return (Stage(name="judge", out=out, build=build),)
+
+
+if __name__ == "__main__":
+    main(judge)

@@ -1,0 +1,113 @@
+"""A stage: one training run of a recipe, from what lies on disk before it to the model folder that it leaves.
+
+A recipe is a tuple of stages.  Each stage is built only when the run reaches it, since it may read what an earlier one
+has written, and a stage whose model is already there is done: so a long recipe can be cut into pieces anywhere.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from opendalle.base.errors import BadModel, BadRequest
+from opendalle.base.protocols import Objective
+from opendalle.base.records import TrainStep
+from opendalle.checkpoint.folder import ModelFolder, read_model
+from opendalle.checkpoint.run import RunFolder
+from opendalle.training.batches import Batches
+from opendalle.training.config import TrainConfig, Upkeep
+from opendalle.training.ema import EMA
+from opendalle.training.learner import warm_start as load_warm
+from opendalle.training.loop import Show, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a stage trains, and how its result is written down."""
+
+    objective: Objective
+    batches: Batches
+    config: TrainConfig
+    finish: Callable[[], ModelFolder]  # called while the modules hold their averages; writes the model folder
+    part_of_group: Callable[[str], str] = lambda group: group  # where a warm start finds each group's weights
+    cold_groups: frozenset[str] = frozenset()  # groups that a model folder does not hold and that start afresh
+    show: Show | None = None  # draws a sample grid into the run folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One run of a recipe."""
+
+    name: str  # of the run folder, and of the progress line
+    out: Path  # the model folder that it leaves
+    build: Callable[[], Work]  # called when the run reaches this stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """How the stages of one command are walked."""
+
+    runs: Path  # where the run folders lie, one a stage
+    resume: bool = False  # go on with the run folders that are there
+    warm: Path | None = None  # begin the last stage with this model's weights
+    upkeep: Upkeep = Upkeep()
+
+
+def walk(stages: Sequence[Stage], passage: Passage) -> Iterator[TrainStep]:
+    """Run stages in order and yield every optimiser step.
+
+    Args:
+        stages: of a recipe.
+        passage: where and how.
+
+    Raises:
+        BadRequest: when a run folder is there and nobody asked to resume it.
+        BadModel: when a warm start has no weights for a group.
+    """
+    for stage in stages:
+        if (stage.out / "model.json").is_file():
+            continue
+        for step in _run(stage, passage, is_last=stage is stages[-1]):
+            yield replace(step, stage=stage.name)
+        if not (stage.out / "model.json").is_file():  # stopped by the clock or by hand: saved, to be resumed
+            return
+
+
+def _run(stage: Stage, passage: Passage, *, is_last: bool) -> Iterator[TrainStep]:
+    work, folder = stage.build(), passage.runs / stage.name
+    resume = passage.resume and folder.exists()
+    if folder.exists() and not resume:
+        raise BadRequest(f"a run in {folder}", "a new folder", "Go on with it by --resume, or delete it.")
+    if passage.warm is not None and is_last and not resume:
+        _begin_warm(work, read_model(passage.warm))
+    averages = EMA(work.objective.groups, work.config.ema_halflife, work.config.ema_rampup)
+    run = RunFolder.open(folder) if resume else RunFolder.create(folder, {"stage": stage.name})
+    try:
+        pictures = 0
+        steps = train(
+            work.objective,
+            work.batches,
+            work.config,
+            run,
+            resume=resume,
+            upkeep=passage.upkeep,
+            ema=averages,
+            show=work.show,
+        )
+        for step in steps:
+            pictures = step.pictures
+            yield step
+        if pictures >= work.config.pictures or (resume and pictures == 0):
+            for module in work.objective.groups.values():
+                module.eval()
+            with averages.applied():
+                work.finish()
+    finally:
+        run.close()
+
+
+def _begin_warm(work: Work, model: ModelFolder) -> None:
+    """Begin from a trained model; groups that a model folder never holds (critics, teacher's heads) start afresh."""
+    warm = {name: group for name, group in work.objective.groups.items() if name not in work.cold_groups}
+    if not warm:
+        raise BadModel(f"a warm start from {model.path}", "a stage with weights to begin from")
+    load_warm(warm, model, work.part_of_group)

@@ -1,0 +1,23 @@
+"""Samplers: from noise to data over `denoise`, what makes a network into one, the way back, and the tiler."""
+
+from opendalle.samplers.analytic import measure_noise_power
+from opendalle.samplers.course import SamplerOptions, SamplerState
+from opendalle.samplers.guided import GuidedDenoise
+from opendalle.samplers.invert import invert
+from opendalle.samplers.sample import SAMPLERS, last_state, sample
+from opendalle.samplers.tiler import TiledNetwork, Tiling, measure_reach, run_tiled
+
+__all__ = [
+    "SAMPLERS",
+    "GuidedDenoise",
+    "SamplerOptions",
+    "SamplerState",
+    "TiledNetwork",
+    "Tiling",
+    "invert",
+    "last_state",
+    "measure_noise_power",
+    "measure_reach",
+    "run_tiled",
+    "sample",
+]

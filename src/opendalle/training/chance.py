@@ -1,0 +1,69 @@
+"""All chance of a run.
+
+What an objective draws comes from a generator that is a pure function of (seed, position, rank): batch 1,000 draws
+the same noise whether the run came there in one piece or in ten.  Layers such as dropout draw from the process's own
+generators instead; their states are written down with every save.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Generator, Tensor
+
+from opendalle.base.rng import picture_generator
+
+
+def batch_generator(seed: int, position: int, rank: int = 0) -> Generator:
+    """Return the generator of one micro-batch, on the CPU.
+
+    Args:
+        seed: of the run.
+        position: of the micro-batch, from 0.
+        rank: of the process, from 0.
+    """
+    digest = hashlib.sha256(f"{seed}/{position}/{rank}".encode()).digest()
+    return picture_generator(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def chance_tensors() -> dict[str, UInt8[Tensor, " bytes"]]:
+    """Write down the state of every process-wide generator: torch on CPU and GPU, numpy, Python."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002  (others' code may draw from it)
+    plain = {"numpy": [name, np.asarray(keys).tolist(), position, has_gauss, gauss], "python": random.getstate()}
+    states = {
+        key: torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8) for key, value in plain.items()
+    }
+    states["torch.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["torch.cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_chance(states: Mapping[str, UInt8[Tensor, " bytes"]]) -> None:
+    """Give every process-wide generator the state that `chance_tensors` wrote down.
+
+    Args:
+        states: as written; a GPU's is left out where there is none now.
+    """
+    name, keys, position, has_gauss, gauss = json.loads(bytes(states["numpy"].tolist()))
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    version, internal, gauss_next = json.loads(bytes(states["python"].tolist()))
+    random.setstate((version, tuple(internal), gauss_next))
+    torch.set_rng_state(states["torch.cpu"])
+    if "torch.cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["torch.cuda"])
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Whatever the block draws, the process-wide generators stand afterwards where they stood before."""
+    before = chance_tensors()
+    try:
+        yield
+    finally:
+        restore_chance(before)

@@ -1,0 +1,1 @@
+"""The cascade's upsamplers, shared by all three generations."""

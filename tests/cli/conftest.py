@@ -1,0 +1,118 @@
+"""A pipeline that draws noise: everything of the front door can be tested before, and without, a trained model."""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@dataclass
+class FakePipeline:
+    asked: list = field(default_factory=list)  # every Request it was given
+    drawn: int = 0
+    stop_at: int | None = None  # raises KeyboardInterrupt instead of this picture, counted over all
+    refuse: str | None = None  # a prompt that is refused
+
+    def generate(self, prompt="", *, hooks=None, **asked):
+        from opendalle.base.errors import BadRequest
+        from opendalle.base.records import Sample
+        from opendalle.base.request import Request
+
+        request = Request(prompt=prompt, **asked)
+        self.asked.append(request)
+        if prompt == self.refuse:
+            raise BadRequest("a picture of that size", "64 or 256")
+        steps = request.steps or 8
+        for start in range(0, request.count, request.batch):
+            rows = range(start, min(start + request.batch, request.count))
+            for done in range(request.previews):
+                for index in rows:
+                    yield Sample(
+                        picture=self.picture(request, index, len(rows), done + 1),
+                        request=request,
+                        index=index,
+                        seed=request.seed + index,
+                        step=done,
+                        num_steps=steps,
+                        is_preview=True,
+                    )
+            for index in rows:
+                if self.drawn == self.stop_at:
+                    raise KeyboardInterrupt
+                self.drawn += 1
+                yield Sample(
+                    picture=self.picture(request, index, len(rows)),
+                    request=request,
+                    index=index,
+                    seed=request.seed + index,
+                    step=steps,
+                    num_steps=steps,
+                    recipe={"weights": "abc", "batch": [len(rows), 4, 8, 8]},
+                )
+
+    @staticmethod
+    def picture(request, index, rows, noise=0):
+        # The batch's size is mixed in: a test would notice if --again drew in another batch.
+        words = sum(request.prompt.encode())
+        rng = np.random.default_rng([request.seed + index, words, 0 if request.exact else rows, noise])
+        return Image.fromarray(rng.integers(0, 256, (8, 8, 4), dtype=np.uint8))
+
+
+@pytest.fixture
+def pipeline(monkeypatch):
+    import opendalle.pretrained
+
+    fake = FakePipeline()
+
+    def load(model):
+        from opendalle.base.errors import BadModel
+
+        if model == "missing":
+            raise BadModel("no model 'missing'", "a bundled model")
+        return fake
+
+    monkeypatch.setattr(opendalle.pretrained, "load", load, raising=False)
+    return fake
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def opendalle(capfd):
+    """Run one command line; returns (exit code, lines of output, lines of errors)."""
+    from opendalle.cli.app import run
+
+    def call(*arguments: str):
+        capfd.readouterr()
+        code = run(arguments)
+        said = capfd.readouterr()
+        return code, said.out.splitlines(), said.err.splitlines()
+
+    return call
+
+
+@pytest.fixture
+def one_model(tmp_path, monkeypatch):
+    """A bundled folder with one small whole model in it."""
+    import torch
+
+    from opendalle.checkpoint.folder import Part, write_model
+    from opendalle.cli import doctor, models
+
+    bundled = tmp_path / "bundled"
+    part = Part(config={"width": 2}, state={"weight": torch.arange(4.0)})
+    write_model(
+        bundled / "toy-emoji", kind="toy", parts={"net": part}, card={"data": "d", "recipe": "r", "licence": "MIT"}
+    )
+    monkeypatch.setattr(models, "bundled_folder", lambda: bundled)
+    monkeypatch.setattr(doctor, "bundled_folder", lambda: bundled)
+    yield bundled / "toy-emoji"
+    shutil.rmtree(bundled)

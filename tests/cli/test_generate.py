@@ -1,0 +1,284 @@
+"""`opendalle generate`: what is printed, what is written, and what is not."""
+
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from opendalle.base.request import Request
+from opendalle.cli.asked import ELSEWHERE, parse_size
+from opendalle.pictures import read_picture, read_recipe
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_sentence_becomes_a_numbered_picture(opendalle, pipeline, here):
+    assert opendalle("generate", "a rocket") == (0, ["out/0001.png"], [])
+    assert opendalle("generate", "a rocket", "--count", "2", "--seed", "5") == (0, ["out/0002.png", "out/0003.png"], [])
+    assert files(here) == ["out/0001.png", "out/0002.png", "out/0003.png"]
+    drawn = pipeline.picture(Request(prompt="a rocket", seed=5), 1, 2)
+    assert np.array_equal(np.asarray(read_picture(here / "out/0003.png")), np.asarray(drawn))
+
+
+def test_every_flag_reaches_the_pipeline(opendalle, pipeline, here):
+    line = (
+        "--count 2 --seed 9 --size 64x32 --background transparent --steps 3 --guidance 2.5 --sampler unipc --eta 0.5 "
+        "--rescale 0.25 --threshold 0.9 --prior-steps 4 --prior-guidance 1.5 --candidates 3 "
+        "--batch 2 --exact --previews 1"
+    )
+    assert opendalle("generate", "红苹果", *line.split())[0] == 0
+    asked = pipeline.asked[0]
+    assert asked == Request(
+        prompt="红苹果",
+        count=2,
+        seed=9,
+        width=64,
+        height=32,
+        background="transparent",
+        steps=3,
+        guidance=2.5,
+        sampler="unipc",
+        eta=0.5,
+        rescale=0.25,
+        threshold=0.9,
+        prior_steps=4,
+        prior_guidance=1.5,
+        candidates=3,
+        batch=2,
+        exact=True,
+        previews=1,
+    )
+    silent = [one.name for one in fields(Request) if getattr(asked, one.name) == one.default]
+    assert silent == []  # a field that is added to the Request must be added to this line
+
+
+def test_without_flags_the_request_is_the_default_one(opendalle, pipeline, here):
+    opendalle("generate", "a rocket")
+    assert pipeline.asked == [Request(prompt="a rocket")]
+
+
+def test_the_recipe_tells_everything_that_was_asked(opendalle, pipeline, here):
+    opendalle("generate", "a rocket", "--count", "3", "--seed", "4", "--guidance", "2")
+    recipe = read_recipe(here / "out/0003.png")
+    assert Request(**recipe["request"]) == pipeline.asked[0]
+    assert (recipe["index"], recipe["model"], recipe["verb"], recipe["weights"]) == (2, "dalle2", "generate", "abc")
+    assert str(here) not in json.dumps(recipe)
+
+
+def test_a_model_folder_is_named_without_its_place(opendalle, pipeline, here):
+    opendalle("generate", "a rocket", "--model", str(here / "mine"))
+    assert read_recipe(here / "out/0001.png")["model"] == "mine"
+
+
+def test_one_picture_under_its_own_name(opendalle, pipeline, here):
+    assert opendalle("generate", "a rocket", "--out", "new/x.png")[:2] == (0, ["new/x.png"])
+    code, out, err = opendalle("generate", "a rocket", "--out", "new/x.png")
+    assert (code, out, len(err)) == (2, [], 1)
+    assert "exists" in err[0]
+    assert len(pipeline.asked) == 1  # refused before drawing, not after
+
+
+def test_prompts_come_from_a_file_in_its_order(opendalle, pipeline, here):
+    (here / "prompts.txt").write_text("\ufeffa rocket\n\n红苹果\r\n  a cat  ", encoding="utf-8")
+    code, out, _ = opendalle("generate", "--prompts", "prompts.txt", "--count", "2")
+    assert (code, out) == (0, [f"out/{number:04d}.png" for number in range(1, 7)])
+    assert [request.prompt for request in pipeline.asked] == ["a rocket", "红苹果", "a cat"]
+    recipes = [read_recipe(here / path) for path in out]
+    assert [(one["request"]["prompt"], one["index"]) for one in recipes] == [
+        (prompt, index) for prompt in ("a rocket", "红苹果", "a cat") for index in (0, 1)
+    ]
+
+
+def test_the_denoising_can_be_watched(opendalle, pipeline, here):
+    code, out, _ = opendalle("generate", "a rocket", "--watch", "w.gif", "--previews", "5")
+    assert (code, out) == (0, ["out/0001.png", "w.gif"])
+    with Image.open(here / "w.gif") as gif:
+        assert getattr(gif, "n_frames") == 6  # noqa: B009
+
+
+def test_watching_asks_for_previews_by_itself(opendalle, pipeline, here):
+    assert opendalle("generate", "a rocket", "--watch", "w.gif")[0] == 0
+    assert pipeline.asked[0].previews == 24
+
+
+WRONG = {
+    "no prompt": [],
+    "empty": [""],
+    "spaces": ["  \t\n "],
+    "control characters": ["\x00\x07\u200b"],
+    "a lone surrogate": ["a \ud800 b"],
+    "undecodable bytes": ["a \udcff b"],
+    "too long": ["a" * 10_001],
+    "two prompts": ["a", "rocket"],
+    "unknown flag": ["a", "--nonsense"],
+    "seed below 0": ["a", "--seed", "-1"],
+    "huge seed": ["a", "--seed", str(2**70)],
+    "count 0": ["a", "--count", "0"],
+    "count 1.5": ["a", "--count", "1.5"],
+    "many pictures, one name": ["a", "--count", "2", "--out", "x.png"],
+    "guidance nan": ["a", "--guidance", "nan"],
+    "guidance inf": ["a", "--guidance", "inf"],
+    "sampler": ["a", "--sampler", "plms"],
+    "background": ["a", "--background", "blue"],
+    "size words": ["a", "--size", "large"],
+    "size 0": ["a", "--size", "0"],
+    "size huge": ["a", "--size", "999999x256"],
+    "out is a file": ["a", "--out", "taken.txt"],
+    "watch many": ["a", "--watch", "w.gif", "--count", "2"],
+    "watch no gif": ["a", "--watch", "w.png"],
+    "watch taken": ["a", "--watch", "taken.gif"],
+    "missing model": ["a", "--model", "missing"],
+    "refused by the model": ["refused"],
+    "missing prompts": ["--prompts", "nowhere.txt"],
+    "prompts are a folder": ["--prompts", "."],
+    "prompts without a prompt": ["--prompts", "blank.txt"],
+    "prompts not text": ["--prompts", "bytes.txt"],
+    "a bad line": ["--prompts", "bad-line.txt"],
+    "prompt and prompts": ["a", "--prompts", "blank.txt"],
+    "again with a prompt": ["a", "--again", "taken.txt"],
+    "again with a flag": ["--again", "taken.txt", "--steps", "3"],
+    "again of no picture": ["--again", "taken.txt"],
+    "again of nothing": ["--again", "nowhere.png"],
+    "terminal escapes": ["a", "--model", "missing", "--sampler", "\x1b[31mred\n\nline"],
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG.keys())
+def test_wrong_use_is_one_line_exit_2_and_nothing_written(opendalle, pipeline, here, arguments):
+    for name, data in {
+        "taken.txt": b"",
+        "taken.gif": b"",
+        "blank.txt": b"\n \n",
+        "bytes.txt": b"\xff\xfe\x00",
+        "bad-line.txt": b"a rocket\n\x00\x01\n",
+    }.items():
+        (here / name).write_bytes(data)
+    before = files(here)
+    pipeline.refuse = "refused"
+    code, out, err = opendalle("generate", *arguments)
+    assert (code, out) == (2, [])
+    assert len(err) == 1
+    assert err[0].isprintable()
+    assert files(here) == before
+    assert pipeline.drawn == 0
+
+
+def test_a_bad_line_is_named(opendalle, pipeline, here):
+    (here / "p.txt").write_text("a rocket\n" + "b" * 10_001)
+    assert "line 2 of p.txt" in opendalle("generate", "--prompts", "p.txt")[2][0]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["🚀", "👩🏽\u200d🚀", "תפוח אדום", "a\x00b\x1b[31m", "a" * 10_000, "--", "'; rm -rf /; $HOME", "none"],
+    ids=["emoji", "joined emoji", "right to left", "control", "10,000", "dashes", "shell", "none"],
+)
+def test_odd_prompts_are_drawn_and_kept_as_they_are(opendalle, pipeline, here, prompt):
+    assert opendalle("generate", "--", prompt) == (0, ["out/0001.png"], [])
+    assert read_recipe(here / "out/0001.png")["request"]["prompt"] == prompt
+    assert opendalle("generate", "--again", "out/0001.png")[0] == 0
+
+
+def test_ctrl_c_keeps_what_is_finished_and_nothing_half(opendalle, pipeline, here):
+    pipeline.stop_at = 2
+    code, out, err = opendalle("generate", "a rocket", "--count", "5")
+    assert (code, out, len(err)) == (1, ["out/0001.png", "out/0002.png"], 1)
+    assert files(here) == ["out/0001.png", "out/0002.png"]
+
+
+@pytest.mark.parametrize("exact", [[], ["--exact"]])
+@pytest.mark.parametrize("number", [1, 4, 6])
+def test_again_makes_the_same_bytes_from_the_batch_alone(opendalle, pipeline, here, number, exact):
+    opendalle("generate", "红 rocket", "--count", "6", "--seed", "3", "--guidance", "0.1", *exact)
+    first = here / f"out/{number:04d}.png"
+    pipeline.asked.clear()
+    assert opendalle("generate", "--again", str(first), "--out", "again.png") == (0, ["again.png"], [])
+    assert (here / "again.png").read_bytes() == first.read_bytes()
+    assert pipeline.asked[0].count == (4 if number <= 4 else 2)
+
+
+def test_again_of_a_watched_picture_needs_no_previews(opendalle, pipeline, here):
+    opendalle("generate", "a rocket", "--watch", "w.gif")
+    assert opendalle("generate", "--again", "out/0001.png") == (0, ["out/0002.png"], [])
+    assert (here / "out/0002.png").read_bytes() == (here / "out/0001.png").read_bytes()
+    assert pipeline.asked[1].previews == 0
+
+
+def test_again_says_so_when_the_pixels_differ(opendalle, pipeline, here, monkeypatch):
+    opendalle("generate", "a rocket")
+    monkeypatch.setattr(pipeline, "picture", lambda *_: Image.new("RGBA", (8, 8)))
+    code, out, err = opendalle("generate", "--again", "out/0001.png")
+    assert (code, out) == (0, ["out/0002.png"])
+    assert "not out/0001.png to the byte" in err[0]
+
+
+def rewritten(path, **changes):
+    from opendalle.pictures import write_png
+
+    recipe = {**read_recipe(path), **changes}
+    new = path.with_name("rewritten.png")
+    new.unlink(missing_ok=True)
+    return write_png(read_picture(path), new, {key: value for key, value in recipe.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"request": None},
+        {"request": [1]},
+        {"request": {"prompt": "a", "unheard": 1}},
+        {"request": {"prompt": "a", "count": "many"}},
+        {"request": {"prompt": "a", "sampler": "plms"}},
+        {"index": None},
+        {"index": 7},
+        {"index": -1},
+        {"index": True},
+        {"model": None},
+        {"model": ["x"]},
+        {"model": "missing"},
+        {"verb": "edit"},
+        {"inputs": [{"name": "mask.png", "sha256": "0" * 64}]},
+        {"inputs": [{"name": "../../etc/passwd", "sha256": None}]},
+    ],
+    ids=str,
+)
+def test_again_refuses_a_recipe_that_is_not_whole(opendalle, pipeline, here, changes):
+    opendalle("generate", "a rocket")
+    path = rewritten(here / "out/0001.png", **changes)
+    drawn = pipeline.drawn
+    code, out, err = opendalle("generate", "--again", str(path), "--out", "again.png")
+    assert (code, out, len(err), pipeline.drawn) == (2, [], 1, drawn)
+    assert not (here / "again.png").exists()
+
+
+def test_inputs_are_found_beside_the_picture_or_given(opendalle, pipeline, here):
+    import hashlib
+
+    opendalle("generate", "a rocket")
+    data = b"a mask"
+    named = [{"name": "mask.png", "sha256": hashlib.sha256(data).hexdigest()}]
+    path = rewritten(here / "out/0001.png", inputs=named)
+    (here / "elsewhere.png").write_bytes(data)
+    assert opendalle("generate", "--again", str(path), "--input", "elsewhere.png", "--out", "1.png")[0] == 0
+    (here / "out/mask.png").write_bytes(data)
+    assert opendalle("generate", "--again", str(path), "--out", "2.png")[0] == 0
+    (here / "out/mask.png").write_bytes(b"another mask")
+    assert opendalle("generate", "--again", str(path), "--out", "3.png")[0] == 2
+    (here / "stranger.png").write_bytes(b"?")
+    assert opendalle("generate", "--again", "out/0001.png", "--input", "stranger.png", "--out", "4.png")[0] == 2
+
+
+def test_sizes():
+    assert parse_size("256") == (256, 256)
+    assert parse_size("320x64") == (320, 64)
+    assert parse_size("320×64") == (320, 64)
+
+
+def test_the_flags_are_the_fields_of_the_request():
+    from opendalle.cli.asked import Asked
+
+    assert {one.name for one in fields(Asked)} | set(ELSEWHERE) == {one.name for one in fields(Request)}

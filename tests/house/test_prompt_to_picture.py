@@ -1,0 +1,39 @@
+"""A reader who follows a prompt to its picture opens at most ten files, the bricks of the lower floors aside."""
+
+import json
+
+import pytest
+
+FILES = 10
+BRICKS = {"nn", "diffusion", "base", "pictures", "checkpoint"}
+VERB = "cli/generate.py"  # counted as one: the rest of the front door parses words and prints
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import opendalle
+package = str(Path(opendalle.__file__).parent) + "/"
+ran = {}  # file -> its functions that were called, in order of the first call
+def watch(frame, event, _):
+    code = frame.f_code
+    if event == "call" and code.co_filename.startswith(package) and not code.co_name.startswith("<"):
+        defined_at_import = frame.f_back is not None and frame.f_back.f_code.co_name == "<module>"
+        if not defined_at_import and code.co_flags & 0x2:  # 0x2: a function's own locals, not a class body
+            ran.setdefault(code.co_filename[len(package):], {}).setdefault(code.co_name)
+sys.setprofile(watch)
+for sample in opendalle.load("dalle2").generate("a red apple", seed=7):
+    pass
+sys.setprofile(None)
+print(json.dumps({"way": {file: list(names) for file, names in ran.items()}, "size": sample.picture.size}))
+"""
+
+
+def test_at_most_ten_files_from_prompt_to_picture(house):
+    if not (house.package / "bundled/dalle2-emoji/model.json").is_file():
+        pytest.skip("the bundled model is not built yet")
+    told = json.loads(house.python("-c", PROGRAM).stdout.splitlines()[-1])
+    assert told["size"] == [256, 256]
+    way = [VERB, *(file for file in told["way"] if file.split("/")[0] not in BRICKS and "/" in file)]
+    drawn = "\n".join(f"  {number:2}. {file}" for number, file in enumerate(way, start=1))
+    print(f"From a prompt to a picture:\n{drawn}")
+    assert len(way) <= FILES, drawn
