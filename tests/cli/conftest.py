@@ -26,8 +26,9 @@ class FakePipeline:
         if prompt == self.refuse:
             raise BadRequest("a picture of that size", "64 or 256")
         steps = request.steps or 8
-        for start in range(0, request.count, request.batch):
-            rows = range(start, min(start + request.batch, request.count))
+        batch = 1 if request.exact else request.batch
+        for start in range(0, request.count, batch):
+            rows = range(start, min(start + batch, request.count))
             for done in range(request.previews):
                 for index in rows:
                     yield Sample(
@@ -57,7 +58,7 @@ class FakePipeline:
     def picture(request, index, rows, noise=0):
         # The batch's size is mixed in: a test would notice if --again drew in another batch.
         words = sum(request.prompt.encode())
-        rng = np.random.default_rng([request.seed + index, words, 0 if request.exact else rows, noise])
+        rng = np.random.default_rng([request.seed + index, words, rows, noise])
         return Image.fromarray(rng.integers(0, 256, (8, 8, 4), dtype=np.uint8))
 
 

@@ -75,6 +75,8 @@ def fake_training(monkeypatch):
 
     def run(name, **options):
         calls.append((name, options))
+        if options["max_minutes"] == 1:
+            return
         for step in (1, 2):
             yield TrainStep(
                 step=step,
@@ -99,6 +101,13 @@ def test_train_hands_everything_on(opendalle, fake_training, here):
     assert fake_training == [("dalle2", asked)]
 
 
+def test_a_training_that_stops_early_says_how_to_go_on(opendalle, fake_training, here):
+    (here / "set").mkdir()
+    code, out, err = opendalle("train", "dalle2", "--data", "set", "--out", "model", "--max-minutes", "1")
+    assert (code, out, len(err)) == (0, [], 1)
+    assert "--resume" in err[0]
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -116,15 +125,41 @@ def test_train_refuses_before_it_begins(opendalle, fake_training, here, more):
     assert (code, out, len(err), fake_training) == (2, [], 1, [])
 
 
-def test_evaluate_prints_and_writes_scores(opendalle, here, monkeypatch):
-    import opendalle.evaluation as evaluation
+@pytest.fixture
+def scored(monkeypatch, pipeline):
+    from opendalle.evaluation import runner
+    from opendalle.evaluation.score import Score
 
-    monkeypatch.setattr(evaluation, "evaluate", lambda model: iter([("top-1", 0.5), ("红", 1.0)]), raising=False)
-    code, out, _ = opendalle("evaluate", "dalle2", "--out", "scores.json")
-    assert code == 0
-    assert [line.split() for line in out] == [["top-1", "0.5000"], ["红", "1.0000"], ["scores.json"]]
-    assert json.loads((here / "scores.json").read_text())["scores"] == {"top-1": 0.5, "红": 1.0}
-    assert opendalle("evaluate", "dalle2", "--out", "scores.json")[0] == 2
+    calls = []
+
+    def evaluate_set(pipeline, pictures, *, num, out):
+        calls.append((len(pictures), num, out))
+        yield Score(name="set/one", value=0.5, low=0.25, high=0.75, floor=0.6, note="a note")
+        yield Score(name="set/two", value=2.0)
+
+    monkeypatch.setattr(runner, "evaluate_set", evaluate_set)
+    return calls
+
+
+def test_evaluate_prints_each_score(opendalle, scored, here):
+    from PIL import Image
+
+    (here / "set").mkdir()
+    Image.new("RGB", (64, 64)).save(here / "set/a.png")
+    (here / "set/a.txt").write_text("a black square")
+    code, out, err = opendalle("evaluate", "--data", "set", "--num", "3")
+    assert (code, err, scored) == (0, [], [(1, 3, None)])
+    assert [" ".join(line.split()) for line in out] == [
+        "set/one 0.5000 0.2500 .. 0.7500 floor 0.6000 MISSED a note",
+        "set/two 2.0000",
+    ]
+
+
+@pytest.mark.parametrize("more", [["--num", "0"], ["--data", "nowhere"], ["--data", "set", "--out", "set"]])
+def test_evaluate_refuses_before_it_begins(opendalle, scored, here, more):
+    (here / "set").mkdir()
+    code, out, err = opendalle("evaluate", "dalle2", *more)
+    assert (code, out, len(err), scored) == (2, [], 1, [])
 
 
 def test_one_line_is_safe_for_a_terminal():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from opendalle.base.errors import BadConfig
-from opendalle.diffusion.predictions import PREDICTIONS, target, to_denoised
+from opendalle.diffusion.predictions import PREDICTIONS, check_prediction, target, to_denoised
 from opendalle.diffusion.process import q_sample
 from opendalle.diffusion.schedules import cosine, flow, linear
 
@@ -42,6 +42,4 @@ def test_impossible_predictions_are_refused() -> None:
     with pytest.raises(BadConfig, match="ends in noise"):
         to_denoised("eps", x, x, t, flow(10))
     with pytest.raises(BadConfig):
-        from opendalle.diffusion.predictions import check_prediction
-
         check_prediction("score", cosine(10))

@@ -110,7 +110,7 @@ def test_reverse_marginals_match_forward_ones_at_every_t_for_two_points(schedule
 
     def forward(t: int) -> tuple[torch.Tensor, torch.Tensor]:  # a grid of x_t, and q(x_t, x0) on it, one row a point
         a, s = schedule.alpha(torch.tensor([t])), schedule.sigma(torch.tensor([t]))
-        x = torch.linspace(-1, 1, 501, dtype=torch.float64) * (1 + 7 * s)
+        x = torch.linspace(-1, 1, 301, dtype=torch.float64) * (1 + 7 * s)
         return x, shares[:, None] * gaussian(x, a * points[:, None], s**2)
 
     x, joint = forward(schedule.num_steps - 1)

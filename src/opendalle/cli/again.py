@@ -40,8 +40,9 @@ def same_batch(recipe: Mapping[str, Any], picture: Path) -> tuple[Request, int]:
         ) from None
     if not 0 <= index < request.count:
         raise BadPicture(f"the recipe of {picture} tells of picture {index} of {request.count}", "a whole recipe")
-    start = index // request.batch * request.batch
-    count = min(request.batch, request.count - start)
+    rows = 1 if request.exact else request.batch
+    start = index // rows * rows
+    count = min(rows, request.count - start)
     return replace(request, seed=request.seed + start, count=count, previews=0), index - start
 
 

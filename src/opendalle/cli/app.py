@@ -43,7 +43,7 @@ VERBS = (
     Verb(
         name="evaluate",
         help="Score a model with a judge that was trained apart: does it draw what it is asked?",
-        example="opendalle evaluate dalle2 --out scores.json",
+        example="opendalle evaluate dalle2 --data emoji --out report",
     ),
     Verb(name="models", help="List, show and verify models."),
     Verb(name="doctor", help="Check that this machine is ready to draw.", example="opendalle doctor"),

@@ -23,7 +23,7 @@ def bundled_folder() -> Path:
 
 
 def folder_of_model(name: str) -> Path:
-    """Return the folder of a bundled model (`dalle2` is `dalle2-emoji`) or of a path.
+    """Return the folder of a bundled model (`dalle2` is `dalle2-emoji`) or of a path; no torch is needed for that.
 
     Args:
         name: what `--model` accepts.

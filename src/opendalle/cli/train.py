@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from opendalle.base.errors import BadRequest
-from opendalle.cli.console import duration, progress
+from opendalle.cli.console import duration, progress, tell
 from opendalle.pictures import refuse_existing
 
 
@@ -51,7 +51,9 @@ def train(
         for step in steps:
             losses = "  ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
             left = f", {duration(step.seconds_left)} left" if step.seconds_left is not None else ""
-            advance(step.step, f"{losses}  {step.pictures_per_second:.0f} pictures/s{left}")
-    if out.exists():  # a run that was stopped has saved itself, and has no model yet
+            advance(step.pictures, f"pictures  {step.stage}  {losses}  {step.pictures_per_second:.0f} pictures/s{left}")
+    if out.exists():
         print(out)
+    else:  # stopped by the clock or by hand
+        tell("the run has saved itself; --resume goes on with it")
     return 0

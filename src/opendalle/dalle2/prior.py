@@ -137,7 +137,11 @@ class DiffusionPrior(nn.Module):
             x0, the clean picture embedding, normalised; `denormalise` makes it CLIP's again.
         """
         tokens = torch.cat([self._text_tokens(text_embedding, text_states), self._step_tokens(z_noised, t)], dim=1)
-        states = self.transformer(self.positions(tokens), mask=_pad(text_mask))
+        tokens, mask = self.positions(tokens), _pad(text_mask)
+        if mask is not None:  # a place that is padding in every caption of the batch changes nothing: leave it out
+            used = mask.any(dim=0)
+            tokens, mask = tokens[:, used], mask[:, used]
+        states = self.transformer(tokens, mask=mask)
         return self.out(states[:, -1])
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ clean data.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -26,7 +27,7 @@ def check_grid(grid: Sequence[int], num_train_steps: int) -> None:
     Raises:
         BadRequest: in all three cases.
     """
-    falls = all(later < earlier for earlier, later in zip(grid, grid[1:], strict=False))
+    falls = all(later < earlier for earlier, later in pairwise(grid))
     if not grid or not falls or grid[0] >= num_train_steps or grid[-1] < 0:
         raise BadRequest(f"the grid {tuple(grid)}", f"falling steps from at most {num_train_steps - 1} to at least 0")
 

@@ -11,7 +11,7 @@ scaling after Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -209,7 +209,7 @@ class Judge(nn.Module):
         return Part(asdict(self.config), self.state_dict(), storage)
 
     @classmethod
-    def from_part(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Self:
+    def from_part(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> "Judge":
         """Rebuild a judge from what `part` gave; names and shapes must match exactly."""
         listed: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in config.items()}
         judge = cls(JudgeConfig(**listed))

@@ -138,7 +138,10 @@ def _open(data: bytes, name: str, max_pixels: int) -> ImageFile:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height; Pillow's WebP class reserves the canvas as soon as it opens, so the header is read here.
+    """Return width and height; Pillow's WebP class reserves the canvas as soon as it opens, so we read the header.
+
+    Raises:
+        ValueError: when there is no frame header.
 
     Source: WebP container specification (RFC 9649), sections 2.5 to 2.7.
     """

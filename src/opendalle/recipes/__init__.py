@@ -57,4 +57,6 @@ def run(
         warm=find_model(warm_start) if warm_start is not None else None,
         upkeep=Upkeep(max_minutes=max_minutes),
     )
+    if name == "dalle2" and passage.warm is not None:
+        settings.setdefault("like", passage.warm)
     yield from walk(recipe(data, out, **settings), passage)

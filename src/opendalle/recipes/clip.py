@@ -92,7 +92,6 @@ def clip(
                 ema_halflife=20_000,
             ),
             finish=finish,
-            cold_groups=frozenset({"teacher"}),
         )
 
     return (Stage(name="clip", out=out, build=build),)

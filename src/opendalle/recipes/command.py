@@ -40,6 +40,8 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> None:
         warm=warm,
         upkeep=Upkeep(max_minutes=minutes, save_minutes=save_minutes),
     )
+    if warm is not None and "like" in asked and asked["like"] is None:
+        asked["like"] = warm  # a DALL·E 2 to begin from brings its CLIP, codec and upsampler
     told = 0.0
     try:
         for step in walk(recipe(**asked), passage):

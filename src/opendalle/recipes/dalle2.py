@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from opendalle.base.axes import Embeddings, Mask, States, Tokens
 from opendalle.checkpoint.configs import from_plain, to_plain
@@ -41,7 +42,11 @@ def dalle2(
     clip: Path | None = None,
     codec: Path | None = None,
     upsampler: Path | None = None,
+    like: Path | None = None,
     pairs: int = 100_000,
+    clip_pictures: int = 400_000,
+    codec_pictures: int = 400_000,
+    upsampler_pictures: int = 200_000,
     prior_pictures: int = 400_000,
     decoder_pictures: int = 400_000,
     batch_size: int = 64,
@@ -61,7 +66,11 @@ def dalle2(
         clip: a trained CLIP; without, one is trained.
         codec: a trained codec; without, one is trained.
         upsampler: a trained upsampler; without, one is trained.
+        like: take all three from this DALL·E 2; what `--from` does too.
         pairs: draws of the set that are encoded once and trained on many times.
+        clip_pictures: length of CLIP's run, if it is trained.
+        codec_pictures: length of the codec's run, if it is trained.
+        upsampler_pictures: length of the upsampler's run, if it is trained.
         prior_pictures: length of the prior's run.
         decoder_pictures: length of the decoder's run.
         batch_size: pictures a step.
@@ -69,14 +78,15 @@ def dalle2(
         seed: of weights, order and chance.
     """
     stages: list[Stage] = []
-    given = {"clip": clip, "codec": codec, "upsampler": upsampler}
-    places = {role: place or out.parent / f"{out.name}-{role}" for role, place in given.items()}
-    if clip is None:
-        stages += clip_recipe(data, places["clip"])
-    if codec is None:
-        stages += codec_recipe(data, places["codec"])
-    if upsampler is None:
-        stages += upsampler_recipe(data, places["upsampler"], codec=places["codec"])
+    given = siblings_of(like) if like is not None else {}
+    given |= {role: place for role, place in zip(SIBLINGS, (clip, codec, upsampler), strict=True) if place is not None}
+    places = {role: given.get(role, out.parent / f"{out.name}-{role}") for role in SIBLINGS}
+    if "clip" not in given:
+        stages += clip_recipe(data, places["clip"], pictures=clip_pictures)
+    if "codec" not in given:
+        stages += codec_recipe(data, places["codec"], pictures=codec_pictures)
+    if "upsampler" not in given:
+        stages += upsampler_recipe(data, places["upsampler"], codec=places["codec"], pictures=upsampler_pictures)
     prior_place = out.parent / f"{out.name}-prior"
     store = runs_beside(out) / "pairs"
 
@@ -157,6 +167,17 @@ def dalle2(
     return tuple(stages)
 
 
+def siblings_of(model: Path) -> dict[str, Path]:
+    """Return where the networks lie that a DALL·E 2 shares with others: role -> folder.
+
+    Args:
+        model: its folder, or a bundled name.
+    """
+    folder = read_model(find_model(model))
+    named = folder.part("pipeline").config["siblings"]
+    return {role: find_model(about["name"], beside=folder.path) for role, about in named.items()}
+
+
 class Shared:
     """The frozen networks that prior and decoder are trained against.
 
@@ -173,9 +194,10 @@ class Shared:
 
     def read(self, ids: Tokens, mask: Mask) -> tuple[Embeddings, States]:
         """Read captions with the frozen text tower."""
+        longest = int(mask.sum(dim=1).amax())
         with torch.no_grad():
-            text = self.clip.encode_text(ids, mask)
-        return text.pooled, text.states
+            text = self.clip.encode_text(ids[:, :longest], mask[:, :longest])  # padding comes last: nothing sees it
+        return text.pooled, F.pad(text.states, (0, 0, 0, ids.shape[1] - longest))
 
 
 def write_dalle2(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from opendalle.base.errors import BadModel, BadRequest
+from opendalle.base.errors import BadRequest
 from opendalle.base.protocols import Objective
 from opendalle.base.records import TrainStep
 from opendalle.checkpoint.folder import ModelFolder, read_model
@@ -28,8 +28,6 @@ class Work:
     batches: Batches
     config: TrainConfig
     finish: Callable[[], ModelFolder]  # called while the modules hold their averages; writes the model folder
-    part_of_group: Callable[[str], str] = lambda group: group  # where a warm start finds each group's weights
-    cold_groups: frozenset[str] = frozenset()  # groups that a model folder does not hold and that start afresh
     show: Show | None = None  # draws a sample grid into the run folder
 
 
@@ -48,7 +46,7 @@ class Passage:
 
     runs: Path  # where the run folders lie, one a stage
     resume: bool = False  # go on with the run folders that are there
-    warm: Path | None = None  # begin the last stage with this model's weights
+    warm: Path | None = None  # begin with this model's weights, wherever a stage trains one of its parts
     upkeep: Upkeep = Upkeep()
 
 
@@ -61,23 +59,23 @@ def walk(stages: Sequence[Stage], passage: Passage) -> Iterator[TrainStep]:
 
     Raises:
         BadRequest: when a run folder is there and nobody asked to resume it.
-        BadModel: when a warm start has no weights for a group.
+        BadModel: when a warm start's weights are another network's.
     """
     for stage in stages:
         if (stage.out / "model.json").is_file():
             continue
-        for step in _run(stage, passage, is_last=stage is stages[-1]):
+        for step in _run(stage, passage):
             yield replace(step, stage=stage.name)
         if not (stage.out / "model.json").is_file():  # stopped by the clock or by hand: saved, to be resumed
             return
 
 
-def _run(stage: Stage, passage: Passage, *, is_last: bool) -> Iterator[TrainStep]:
+def _run(stage: Stage, passage: Passage) -> Iterator[TrainStep]:
     work, folder = stage.build(), passage.runs / stage.name
     resume = passage.resume and folder.exists()
     if folder.exists() and not resume:
         raise BadRequest(f"a run in {folder}", "a new folder", "Go on with it by --resume, or delete it.")
-    if passage.warm is not None and is_last and not resume:
+    if passage.warm is not None and not resume:
         _begin_warm(work, read_model(passage.warm))
     averages = EMA(work.objective.groups, work.config.ema_halflife, work.config.ema_rampup)
     run = RunFolder.open(folder) if resume else RunFolder.create(folder, {"stage": stage.name})
@@ -106,8 +104,5 @@ def _run(stage: Stage, passage: Passage, *, is_last: bool) -> Iterator[TrainStep
 
 
 def _begin_warm(work: Work, model: ModelFolder) -> None:
-    """Begin from a trained model; groups that a model folder never holds (critics, teacher's heads) start afresh."""
-    warm = {name: group for name, group in work.objective.groups.items() if name not in work.cold_groups}
-    if not warm:
-        raise BadModel(f"a warm start from {model.path}", "a stage with weights to begin from")
-    load_warm(warm, model, work.part_of_group)
+    """Begin with the weights that a trained model has; groups that it has not (critics, teacher's heads) start afresh."""
+    load_warm({name: group for name, group in work.objective.groups.items() if name in model.parts}, model)

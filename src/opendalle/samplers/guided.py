@@ -165,6 +165,8 @@ def join(conditional: Any, unconditional: Any) -> Any:
         )
     if conditional is None and unconditional is None:
         return None
+    if hasattr(conditional, "joined") and type(conditional) is type(unconditional):
+        return conditional.joined(unconditional)  # a prompt as a network has read it knows how to be batched
     raise BadRequest(
         f"conditioning of {type(conditional).__name__} and {type(unconditional).__name__}",
         "tensors, or tuples, mappings, dataclasses of tensors, alike on both sides",

@@ -3,9 +3,9 @@
     dx = x0 d(alpha) + eps d(sigma)
 
 Here x0 and eps are the network's beliefs along the way.  It holds for any schedule: along a flow it is the straight
-line's velocity, along a variance-preserving schedule the velocity on the circle.  Euler's step holds both beliefs fixed;
-Heun's takes their mean over the stride; DPM-Solver++ and UniPC extrapolate x0 from earlier answers, in the time
-log(alpha / sigma), and so get second order for one network call a step.
+line's velocity, along a variance-preserving schedule the velocity on the circle.  Euler's step holds both beliefs
+fixed; Heun's takes their mean over the stride; DPM-Solver++ and UniPC extrapolate x0 from earlier answers, in the
+time log(alpha / sigma), and so get second order for one network call a step.
 
 Source: arXiv:2011.13456, section 4.3, in the form that does not divide by alpha.
 """
@@ -97,7 +97,7 @@ class Multistep:
         time = [course.half_log_snr(i) for i in range(len(course) + 1)]
         self.stride = [after - before for before, after in pairwise(time)]
         self.of_x = [after / before for before, after in pairwise(sigma)]
-        # alpha_{i+1} (1 - exp(-stride)), written so that an infinite stride, from noise alone or to clean data, is exact
+        # alpha_{i+1} (1 - exp(-stride)), written so that it is exact when the stride is infinite: from noise, to data
         self.of_x0 = [alpha[i + 1] - alpha[i] * self.of_x[i] for i in range(len(course))]
         self.of_change = [
             0.0 if i in (0, last) else 0.5 * self.of_x0[i] * self.stride[i] / self.stride[i - 1]

@@ -1,5 +1,6 @@
 """The one door to every diffusion sampler."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from jaxtyping import Float
@@ -66,9 +67,7 @@ def last_state(states: Iterator[SamplerState]) -> SamplerState:
     Raises:
         BadRequest: when there is not a single step.
     """
-    state = None
-    for state in states:
-        pass
-    if state is None:
+    ended = deque(states, maxlen=1)
+    if not ended:
         raise BadRequest("a course without steps", "at least one step")
-    return state
+    return ended[0]

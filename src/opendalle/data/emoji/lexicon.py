@@ -141,9 +141,9 @@ def article(phrase: str) -> str:
     head = re.split(r" of | with |, | in | on | behind | for | from | without ", lower)[0]  # what the phrase is a kind of
     last = head.split()[-1] if head.split() else ""
     plural = last.endswith("s") and not last.endswith(("ss", "us", "is", "bus", "gas", "ns sign"))
-    if plural or lower in _UNCOUNTED or lower in _NO_ARTICLE or head in _UNCOUNTED or last in _UNCOUNTED or not lower[:1].isalpha():
+    if plural or lower in _UNCOUNTED or lower in _NO_ARTICLE or head in _UNCOUNTED or last in _UNCOUNTED or not lower[:1].isalnum():
         return phrase
-    silent = lower.startswith(("hour", "honest", "x-ray", "x ray", "mp3"))
+    silent = lower.startswith(("hour", "honest", "x-ray", "x ray", "8", "11", "18"))
     hard = lower.startswith(("uni", "use", "euro", "one", "ufo", "ukul", "up-", "u-"))
     return f"{'an' if silent or (lower[0] in 'aeiou' and not hard) else 'a'} {phrase}"
 

@@ -81,7 +81,7 @@ class SceneMaker:
         invent = getattr(self, f"_{kind}")
         for _ in range(_TRIES):
             truth = self._on_background(invent(pick(rng, self._styles), rng), rng)
-            if self._combinations == "any" or not has_combinations(truth):
+            if self._combinations == "any" or kind not in _COMBINED_KINDS:
                 return truth
             if held_out_combination(truth, self._holdout) == (self._combinations == "heldout"):
                 return truth
@@ -170,22 +170,18 @@ class SceneMaker:
 
 # Larger groups are harder, so they are shown more often.
 _COUNT_WEIGHTS: Mapping[int, float] = {1: 0.15, 2: 0.25, 3: 0.3, 4: 0.3}
+_COMBINED_KINDS = ("relation", "colour", "colours", "count")
 _SPEAKERS = {  # animals and figures with a mouth
     "1F408", "1F415", "1F40E", "1F404", "1F416", "1F411", "1F407", "1F418", "1F427", "1F986", "1F989", "1F422", "1F40D",
     "1F41F", "1F419", "1F43C", "1F98A", "1F981", "1F438", "1F916", "1F47B", "1F9F8", "26C4", "1F426",
 }  # fmt: skip
 
 
-def has_combinations(truth: Truth) -> bool:
-    """Whether this kind of scene has combinations that may be held out."""
-    return truth.kind in ("relation", "colour", "colours") or (truth.kind == "count" and len(truth.things) > 1)
-
-
 def held_out_combination(truth: Truth, config: HoldoutConfig) -> bool:
     """Whether a scene shows a combination that training never sees."""
     things = truth.things
-    if truth.kind == "relation" or truth.kind == "pair":
-        return truth.relation is not None and relation_pair_held_out(truth.relation, things[0].key, things[1].key, config)
+    if truth.relation is not None:
+        return relation_pair_held_out(truth.relation, things[0].key, things[1].key, config)
     if truth.kind == "count":
         return count_object_held_out(len(things), things[0].key, config)
     return any(thing.colour is not None and object_colour_held_out(thing.key, thing.colour, config) for thing in things)
