@@ -186,14 +186,14 @@ def test_training_learns_the_pairs() -> None:
     clip = CLIP(TINY)
     batch = make_batch(concepts=torch.tensor([0, 1, 2, 3, 1, 5, 6]))
     objective = ContrastiveObjective(clip, ContrastiveConfig(chunk=4))
-    optimiser = torch.optim.AdamW(clip.parameters(), lr=5e-3)
+    optimiser = torch.optim.AdamW(clip.parameters(), lr=1e-2)
     losses = objective(batch, RNG)
-    for _ in range(30):
+    for _ in range(20):
         optimiser.zero_grad()
         losses = objective.backward(batch, RNG)
         optimiser.step()
         objective.after_step()
-    assert losses.watch["contrast"] < 0.1
+    assert losses.watch["contrast"] < 0.3
     with torch.no_grad():
         pictures, texts = clip.encode_pictures(batch.pictures), clip.encode_text(batch.ids, batch.mask).pooled
     found = measure_retrieval(pictures, texts, concepts=batch.concepts, ks=(1,))
@@ -207,10 +207,10 @@ def test_sentences_alone_teach_the_text_tower() -> None:
     batch = SentenceBatch(ids=ids, mask=mask, teacher=torch.randn(12, 20))
     objective = SentenceObjective(clip, distillation)
     parameters = [p for module in objective.groups.values() for p in module.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=3e-3)
+    optimiser = torch.optim.AdamW(parameters, lr=1e-2)
     losses = objective(batch, RNG)
     first = losses.watch["teacher"]
-    for _ in range(30):
+    for _ in range(20):
         optimiser.zero_grad()
         losses = objective(batch, RNG)
         losses.total["clip"].backward()

@@ -16,6 +16,7 @@ from opendalle.dalle2.decoder import DECODER_PRESETS, CaptionEncoderConfig, Deco
 from opendalle.dalle2.prior import PRIOR_PRESETS, DiffusionPrior, DiffusionPriorConfig
 from opendalle.nn.transformer import TransformerConfig
 from opendalle.nn.unet import UNetConfig, UNetLevel
+from opendalle.samplers.guided import join
 
 PRIOR = DiffusionPriorConfig(
     embedding_width=24,
@@ -126,8 +127,9 @@ def test_guided_pass_over_two_captions_equals_two_passes() -> None:
     prior = DiffusionPrior(PRIOR).eval()
     randomise(prior)
     z, t, text_embedding, text_states, real = prior_inputs()
-    with_padding, without = prior.condition(text_embedding, text_states, real), prior.condition(z, text_states)
-    both = prior.step(torch.cat([z, z]), torch.cat([t, t]), with_padding.joined(without))
+    with_padding = prior.condition(text_embedding, text_states, real)
+    without = prior.condition(z, text_states, real.flip(1))
+    both = prior.step(torch.cat([z, z]), torch.cat([t, t]), join(with_padding, without))
     alone = torch.cat([prior.step(z, t, with_padding), prior.step(z, t, without)])
     torch.testing.assert_close(both, alone, atol=1e-5, rtol=1e-5)
 
@@ -223,9 +225,9 @@ def test_decoder_reads_a_prompt_once_and_guides_in_one_pass() -> None:
     x, t = torch.randn(2, 3, 8, 8), torch.tensor([10, 900])
     with torch.no_grad():
         first = decoder.condition(z, text_embedding, text_states, real)
-        second = decoder.condition(z, text_embedding, text_states, has_embedding=torch.tensor([False, True]))
+        second = decoder.condition(z, text_embedding, text_states, ~real, has_embedding=torch.tensor([False, True]))
         alone = torch.cat([decoder(x, t, first), decoder(x, t, second)])
-        both = decoder(torch.cat([x, x]), torch.cat([t, t]), first.joined(second))
+        both = decoder(torch.cat([x, x]), torch.cat([t, t]), join(first, second))
         torch.testing.assert_close(both, alone, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(decoder(x[1:], t[1:], first.rows(slice(1, 2))), alone[1:2], atol=1e-5, rtol=1e-5)
         names = [name for name, _ in decoder.named_modules() if "context_kv" in name or "picture_to" in name]
@@ -256,6 +258,25 @@ def test_caption_encoder_feeds_the_decoder() -> None:
     x = torch.randn(2, 3, 8, 8)
     decoder(x, torch.tensor([1, 2]), decoder.condition(z, text_embedding, states, real)).sum().backward()
     assert decoder.caption_encoder.tokens.weight.grad.any()
+
+
+def test_networks_compile_as_one_graph() -> None:
+    prior, decoder = DiffusionPrior(PRIOR).eval(), Decoder(DECODER).eval()
+    randomise(prior)
+    randomise(decoder)
+    z, t, text_embedding, text_states, real = prior_inputs()
+    read = prior.condition(text_embedding, text_states, real)
+    torch.testing.assert_close(compiled(prior.step)(z, t, read), prior.step(z, t, read))
+    z, text_embedding, text_states, real = decoder_inputs()
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        prompt = decoder.condition(z, text_embedding, text_states, real)
+        torch.testing.assert_close(compiled(decoder)(x, t, prompt), decoder(x, t, prompt))
+
+
+def compiled(network: Any) -> Any:
+    """Trace without a break; the backend is the plain one, since only the tracing is in question."""
+    return torch.compile(network, backend="eager", fullgraph=True)
 
 
 def test_karlos_counts() -> None:

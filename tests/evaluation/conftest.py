@@ -51,10 +51,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             silhouette(key, colour, style, 256).save(large)
         records.append(
             {
-                "hexcode": key, "family": key, "names": {"en": name, "zh": name}, "keywords": {"en": [], "zh": []},
-                "group": "objects", "subgroup": "tool", "rows": rows, "colours": {style: ["red"] for style in STYLES},
-                "held_out": False, "held_out_styles": ["flat"] if key == "2B50" else [],
-            }  # fmt: skip
+                "hexcode": key,
+                "family": key,
+                "names": {"en": name, "zh": name},
+                "keywords": {"en": [], "zh": []},
+                "group": "objects",
+                "subgroup": "tool",
+                "rows": rows,
+                "colours": {style: ["red"] for style in STYLES},
+                "held_out": False,
+                "held_out_styles": ["flat"] if key == "2B50" else [],
+            }
         )
     (folder / "concepts.json").write_text(json.dumps(records))
     np.save(folder / "sprites-64.npy", np.stack(sprites))
@@ -100,7 +107,9 @@ def outline(picture: torch.Tensor) -> torch.Tensor:
     height, width = box.shape
     side = max(height, width)  # keep the proportions: a bar is not a square
     square = torch.zeros(side, side)
-    square[(side - height) // 2 : (side - height) // 2 + height, (side - width) // 2 : (side - width) // 2 + width] = box
+    square[(side - height) // 2 : (side - height) // 2 + height, (side - width) // 2 : (side - width) // 2 + width] = (
+        box
+    )
     return torch.nn.functional.interpolate(square[None, None], (16, 16), mode="area")[0, 0]
 
 

@@ -9,7 +9,13 @@ from opendalle.base.errors import BadConfig, BadData, BadPicture
 from opendalle.data.emoji.painting import SHAPES
 from opendalle.evaluation import spoiling
 from opendalle.evaluation.judge import (
-    NONE, Judge, JudgeConfig, Verdict, fit_temperature, judge_emoji, judge_emoji_256,
+    NONE,
+    Judge,
+    JudgeConfig,
+    Verdict,
+    fit_temperature,
+    judge_emoji,
+    judge_emoji_256,
 )  # fmt: skip
 from opendalle.evaluation.judge_batches import JudgeBatches, JudgeBatchesConfig, premultiplied, scene_vocabulary
 from opendalle.evaluation.judge_objective import JudgeBatch, JudgeObjective, JudgeObjectiveConfig, sharpness_wash
@@ -105,9 +111,7 @@ def toy_batch(num: int, seed: int) -> JudgeBatch:
     alpha = shapes[concept].float()[:, None]
     colour = torch.rand(num, 3, 1, 1, generator=draw) * 0.5 + 0.5
     middle = 1 - ((x.abs() < 0.2) & (y.abs() < 0.2)).float() * style[:, None, None, None]
-    return JudgeBatch(
-        pictures=torch.cat([alpha * colour * middle, alpha], dim=1) * 2 - 1, concept=concept, style=style
-    )
+    return JudgeBatch(pictures=torch.cat([alpha * colour * middle, alpha], dim=1) * 2 - 1, concept=concept, style=style)
 
 
 def test_the_objective_teaches():
@@ -136,7 +140,10 @@ def test_all_chance_comes_from_the_generator():
 def test_reconstructions_are_mixed_in_at_their_share():
     batch = toy_batch(400, 0)
     codec = JudgeBatch(
-        pictures=batch.pictures, concept=batch.concept, style=batch.style, reconstructions=torch.ones_like(batch.pictures)
+        pictures=batch.pictures,
+        concept=batch.concept,
+        style=batch.style,
+        reconstructions=torch.ones_like(batch.pictures),
     )
     plain = JudgeObjectiveConfig(soften_share=0, noise_share=0, jpeg_share=0, scale=(1, 1), shift=0, codec_share=0.25)
     washed = JudgeObjective(Judge(TINY), plain).wash(codec, generator())
@@ -153,7 +160,9 @@ def test_unknown_classes_and_sizes_are_refused():
     with pytest.raises(BadData, match="0 to 2"):
         objective(JudgeBatch(pictures=batch.pictures, concept=batch.concept + 9, style=batch.style), generator())
     with pytest.raises(BadData, match="32 px"):
-        objective(JudgeBatch(pictures=batch.pictures[..., :16, :16], concept=batch.concept, style=batch.style), generator())
+        objective(
+            JudgeBatch(pictures=batch.pictures[..., :16, :16], concept=batch.concept, style=batch.style), generator()
+        )
 
 
 def test_composite_equals_straight_alpha_blending():
@@ -189,7 +198,8 @@ def test_spoilers_stay_in_range():
         spoiling.nothing_pictures(pictures, generator()),
     ):
         assert spoiled.shape == pictures.shape
-        assert -1 <= spoiled.min() and spoiled.max() <= 1
+        assert spoiled.min() >= -1
+        assert spoiled.max() <= 1
 
 
 def test_batches_are_a_function_of_position(world):

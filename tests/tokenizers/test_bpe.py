@@ -92,8 +92,8 @@ def plain_merges(texts: list[str], num_merges: int, min_count: int, min_cohesion
 @pytest.mark.parametrize(("min_count", "min_cohesion"), [(2, 0.01), (4, 0.3), (2, 0.0)])
 def test_training_equals_the_slow_plain_version(min_count: int, min_cohesion: float) -> None:
     texts = [*CAPTIONS, "aaaa aaaaa aaa", "ababababa bababab", "红红红红红"]
-    trained = BytePairTokenizer.train(texts, FIRST_MERGE + 150, min_count=min_count, min_cohesion=min_cohesion)
-    assert list(trained.merges) == plain_merges(texts, 150, min_count, min_cohesion)
+    trained = BytePairTokenizer.train(texts, FIRST_MERGE + 80, min_count=min_count, min_cohesion=min_cohesion)
+    assert list(trained.merges) == plain_merges(texts, 80, min_count, min_cohesion)
 
 
 def test_training_does_not_depend_on_the_order_of_texts(tokenizer: BytePairTokenizer) -> None:
@@ -175,12 +175,11 @@ def test_chinese_tokens_are_words_not_phrases(tokenizer: BytePairTokenizer) -> N
 
 
 def test_chinese_characters_that_only_happen_to_meet_share_no_token() -> None:
-    things, colours = "狗猫鸟鱼马羊牛猪鸡鸭", "红黄绿蓝黑白紫灰粉棕"
-    texts = [f"一只{colour}色的{thing}" for colour in colours for thing in things]
-    free, strict = (BytePairTokenizer.train(texts, 600, min_cohesion=least) for least in (0.0, 0.2))
-    assert [strict.decode([token]) for token in strict.encode("红色的狗")] == ["红", "色的", "狗"]
-    assert "的狗" in {free.decode([t]) for t in range(free.vocab_size)}
-    assert "的狗" not in {strict.decode([t]) for t in range(strict.vocab_size)}
+    things, colours = "狗猫鸟鱼马", "红黄绿蓝黑"
+    texts = [f"一只{colour}{thing}" for colour in colours for thing in things] * 2
+    free, strict = (BytePairTokenizer.train(texts, 400, min_cohesion=least) for least in (0.0, 0.2))
+    assert [free.decode([token]) for token in free.encode("一只红狗")] == ["一只", "红狗"]
+    assert [strict.decode([token]) for token in strict.encode("一只红狗")] == ["一只", "红", "狗"]
 
 
 def test_every_token_is_part_of_one_character_or_whole_ones(tokenizer: BytePairTokenizer) -> None:

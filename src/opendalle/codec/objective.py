@@ -7,7 +7,7 @@ an optimiser of its own.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from opendalle.codec.kl import KLAutoencoder
 Features = Callable[[Float[Tensor, "b c h w"]], Sequence[Tensor]]  # pictures -> feature maps; never the judge's
 
 
+@runtime_checkable
 class PictureBatch(Protocol):
     """What the objective needs of a batch."""
 

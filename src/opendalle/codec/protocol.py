@@ -1,11 +1,12 @@
 """What every codec offers, whatever its grid is made of."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Codec(Protocol):
     """Picture <-> grid.
 

@@ -83,10 +83,6 @@ class Conditioning:
         """Keep some entries of the batch."""
         return Conditioning(self.embedding[index], self.context.rows(index))
 
-    def joined(self, other: "Conditioning") -> "Conditioning":
-        """Join along the batch axis, for one guided pass over both."""
-        return Conditioning(torch.cat([self.embedding, other.embedding]), self.context.joined(other.context))
-
 
 class CaptionEncoder(nn.Module):
     """The decoder's own text transformer, trained with it.  Source: GLIDE, arXiv:2112.10741, section 3.1."""

@@ -12,7 +12,7 @@ Source: unCLIP, arXiv:2204.06125, sections 2.1, 2.2 and appendix C.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,6 +29,7 @@ from opendalle.diffusion.process import q_sample
 from opendalle.diffusion.schedules import Schedule
 
 
+@runtime_checkable
 class CaptionReader(Protocol):
     """CLIP's text tower, as far as these objectives know it."""
 

@@ -329,7 +329,7 @@ class Dalle2:
         sampler = request.sampler or settings.sampler
         return self._sample("decoder", denoise, noise, generators, request.steps, sampler, request.eta)
 
-    def upsample(self, small: Pictures, generators: Sequence[Generator]) -> Pictures:
+    def upsample(self, small: Pictures, generators: Sequence[Generator]) -> Float[Tensor, "b c h2 w2"]:
         """Enlarge pictures in [-1, 1] with the upsampler.
 
         Args:
@@ -384,7 +384,7 @@ class Dalle2:
     def _prior_inputs(self, prompted: Prompted) -> tuple[Embeddings, Tensor, Mask]:
         return self._pooled(prompted), prompted.text.states, prompted.mask
 
-    def _small(self, grid: Grid) -> Pictures:
+    def _small(self, grid: Grid) -> Float[Tensor, "b p h2 w2"]:
         return self.parts.codec.decode(grid)
 
     def _finisher(

@@ -55,16 +55,6 @@ class PriorConditioning:
         """Keep some entries of the batch."""
         return PriorConditioning(self.cache.rows(index), None if self.mask is None else self.mask[index])
 
-    def joined(self, other: "PriorConditioning") -> "PriorConditioning":
-        """Join along the batch axis, for one guided pass over both."""
-        mask = None if self.mask is other.mask is None else torch.cat([self._real, other._real])
-        return PriorConditioning(self.cache.joined(other.cache), mask)
-
-    @property
-    def _real(self) -> Bool[Tensor, "b n"]:
-        shape = (self.cache.batch, self.cache.capacity)
-        return torch.ones(shape, dtype=torch.bool, device=self.cache.keys.device) if self.mask is None else self.mask
-
 
 class DiffusionPrior(nn.Module):
     """Predicts the clean picture embedding, normalised, from a noised one and a caption.

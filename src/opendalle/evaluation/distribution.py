@@ -31,7 +31,8 @@ def polynomial_mmd(first: Features, second: Features) -> float:
     first, second = first.astype(np.float64), second.astype(np.float64)
 
     def kernel(x: Features, y: Features) -> Float[np.ndarray, "n m"]:
-        return (x @ y.T / x.shape[1] + 1) ** 3
+        linear = x @ y.T / x.shape[1] + 1
+        return linear * linear * linear  # a power of 3 would call pow for every pair
 
     within_first, within_second = kernel(first, first), kernel(second, second)
     n, m = len(first), len(second)

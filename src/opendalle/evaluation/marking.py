@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from opendalle.data.emoji.truth import Thing, Truth
 from opendalle.evaluation.detect import TRANSPARENT, Detection, Found, match, relations
 
-SKILLS = ("background", "objects", "relation", "binding", "count", "size")
+SKILLS = ("background", "transparent", "thing", "objects", "relation", "binding", "count", "size")
 _MIRROR = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
@@ -18,12 +18,14 @@ _MIRROR = {"left": "right", "right": "left", "above": "below", "below": "above"}
 class Mark:
     """What was found of what was asked; None where a skill was not asked."""
 
-    background: bool | None = None
-    objects: bool | None = None
-    relation: bool | None = None
-    binding: bool | None = None
-    count: bool | None = None
-    size: bool | None = None
+    background: bool | None = None  # the named colour lies behind
+    transparent: bool | None = None  # nothing lies behind, where no background was named
+    thing: bool | None = None  # the one kind of thing asked for is there
+    objects: bool | None = None  # both things asked for are there
+    relation: bool | None = None  # and stand as asked
+    binding: bool | None = None  # every thing has its own colour
+    count: bool | None = None  # as many as asked, no more
+    size: bool | None = None  # the big one is the bigger one
 
     def asked(self) -> Mapping[str, bool]:
         """Return skill -> passed for the skills that were asked."""
@@ -52,12 +54,14 @@ def mark_scene(truth: Truth, detection: Detection, confidence: float = 0.3) -> M
     things = objects_of(truth)
     keys = [thing.key for thing in things]
     found = match(detection, keys, confidence)
-    served = all(one is not None for one in found) if keys else None  # a scene of nothing but signs has no objects
     coloured = [(thing, one) for thing, one in zip(things, found, strict=True) if thing.colour is not None]
     sized = {thing.size: one for thing, one in zip(things, found, strict=True) if thing.size is not None}
+    num_kinds = len(set(keys))  # a scene of nothing but signs has none
     return Mark(
-        background=None if truth.kind == "single" else detection.background == (truth.background or TRANSPARENT),
-        objects=served if truth.kind != "count" else all(one is not None for one in match(detection, keys[:1])),
+        background=detection.background == truth.background if truth.background is not None else None,
+        transparent=detection.background == TRANSPARENT if truth.background is None else None,
+        thing=found[0] is not None if num_kinds == 1 else None,
+        objects=all(one is not None for one in found) if num_kinds > 1 else None,
         relation=_stands(found, truth.relation) if truth.relation is not None else None,
         binding=_bound(coloured) if coloured else None,
         count=detection.count(keys[0]) == len(keys) if truth.kind == "count" else None,

@@ -104,7 +104,7 @@ def bootstrap_mean(
 
 def paired_difference(
     first: Float[np.ndarray, " b"],
-    second: Float[np.ndarray, " b"],
+    second: Float[np.ndarray, " _"],
     rng: np.random.Generator,
     *,
     prompts: Int[np.ndarray, " b"] | None = None,
@@ -130,7 +130,7 @@ def paired_difference(
 
 def paired_ratio(
     ours: Float[np.ndarray, " b"],
-    real: Float[np.ndarray, " b"],
+    real: Float[np.ndarray, " _"],
     rng: np.random.Generator,
     *,
     num_draws: int = NUM_DRAWS,

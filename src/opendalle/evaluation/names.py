@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
+from opendalle.data.emoji.prompts import Prompt
 from opendalle.data.emoji.world import World
 from opendalle.evaluation.distribution import copying, density_coverage, kid, random_features
 from opendalle.evaluation.drawing import tensor_of
 from opendalle.evaluation.judge import Judge, Verdict
 from opendalle.evaluation.metrics import bootstrap_mean, paired_difference, paired_ratio, top_k_hits, wilson
 from opendalle.evaluation.pixels import gradient_energy
-from opendalle.evaluation.questions import Question
 from opendalle.evaluation.score import Score, score_of
 
 _SEED = 20_260  # of every resample: a report repeats itself
@@ -25,7 +25,7 @@ _SEED = 20_260  # of every resample: a report repeats itself
 class Answers:
     """How the judge saw the pictures drawn for a list of questions."""
 
-    questions: Sequence[Question]
+    questions: Sequence[Prompt]
     pictures: Sequence[Image.Image]
     verdict: Verdict
     judge: Judge
@@ -54,7 +54,7 @@ class Answers:
         )
 
 
-def judged(questions: Sequence[Question], pictures: Sequence[Image.Image], judge: Judge) -> Answers:
+def judged(questions: Sequence[Prompt], pictures: Sequence[Image.Image], judge: Judge) -> Answers:
     """Show pictures to the judge.
 
     Args:
@@ -65,7 +65,7 @@ def judged(questions: Sequence[Question], pictures: Sequence[Image.Image], judge
     return Answers(questions, pictures, judge.look(tensor_of(pictures, judge.config.size)), judge)
 
 
-def real_pictures(questions: Sequence[Question], world: World, size: int = 64) -> list[Image.Image]:
+def real_pictures(questions: Sequence[Prompt], world: World, size: int = 64) -> list[Image.Image]:
     """Return the artwork of each question's first concept, in the asked style or the first that has it."""
     pictures = []
     for question in questions:
@@ -119,7 +119,7 @@ def held_out_cells(drawn: Answers, real: Answers, world: World) -> Iterator[Scor
     )
 
 
-def _retrieved(questions: Sequence[Question], world: World) -> list[Image.Image]:
+def _retrieved(questions: Sequence[Prompt], world: World) -> list[Image.Image]:
     pictures = []
     for question in questions:
         concept = world.concept_of[question.keys[0]]
@@ -191,7 +191,7 @@ def _styles(protocol: str, drawn: Answers) -> Iterator[Score]:
 
 
 def sharpness(
-    drawn: Sequence[Image.Image], enlarged: Sequence[Image.Image], questions: Sequence[Question], judge: Judge | None
+    drawn: Sequence[Image.Image], enlarged: Sequence[Image.Image], questions: Sequence[Prompt], judge: Judge | None
 ) -> Iterator[Score]:
     """Compare 256 px pictures with a bicubic enlargement of the same drawings.
 

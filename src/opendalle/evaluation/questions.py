@@ -1,33 +1,24 @@
-"""What is asked in an examination: prompts with what would be a right answer."""
+"""The examination paper: which questions every protocol asks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opendalle.base.errors import require
-from opendalle.data.emoji.truth import Truth
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """One prompt and what a right picture shows."""
-
-    prompt: str
-    keys: tuple[str, ...] = ()  # concepts that count as right, the asked one first
-    style: str | None = None  # asked style; None: any
-    truth: Truth | None = None  # of a scene, or of a thing on a background
-    twin: str | None = None  # the same question in English, for a prompt in Chinese
+from opendalle.data.emoji import prompts
+from opendalle.data.emoji.prompts import Prompt
+from opendalle.data.emoji.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
     """All questions of an examination, by protocol.  An empty protocol is left out of the report."""
 
-    seen: Sequence[Question] = ()  # names and styles that training has shown
-    cells: Sequence[Question] = ()  # (concept, style) cells that it has not
-    chinese: Sequence[Question] = ()  # Chinese sentences, each with its English twin
-    paraphrases: Sequence[Question] = ()  # words that no caption contains
-    scenes: Sequence[Question] = ()  # combinations that training may have shown
-    new_scenes: Sequence[Question] = ()  # combinations held out from it
+    seen: Sequence[Prompt] = ()  # names and styles that training has shown
+    cells: Sequence[Prompt] = ()  # (concept, style) cells that it has not
+    chinese: Sequence[Prompt] = ()  # Chinese sentences, each with its English twin
+    paraphrases: Sequence[Prompt] = ()  # words that no caption contains
+    scenes: Sequence[Prompt] = ()  # combinations that training may have shown
+    new_scenes: Sequence[Prompt] = ()  # combinations held out from it
 
     def __post_init__(self) -> None:
         for question in (*self.seen, *self.cells, *self.chinese, *self.paraphrases):
@@ -49,3 +40,25 @@ class Paper:
             scenes=self.scenes[:num],
             new_scenes=self.new_scenes[:num],
         )
+
+
+def emoji_paper(world: World, num: int = 300, num_scenes: int = 100) -> Paper:
+    """Return the paper of the emoji world: its lists are fixed, and shorter ones are the beginnings of longer ones.
+
+    Args:
+        world: an open world folder.
+        num: seen names and held-out cells, at most.
+        num_scenes: scenes of each skill, and held-out ones of each skill that has any.
+    """
+    return Paper(
+        seen=prompts.seen_names(world, num),
+        cells=prompts.held_out_cells(world, num),
+        chinese=prompts.chinese_twins(world),
+        paraphrases=prompts.paraphrases(world),
+        scenes=[one for skill in prompts.SKILLS for one in prompts.scene_prompts(world, skill, num_scenes)],
+        new_scenes=[
+            one
+            for skill in prompts.COMBINED_SKILLS
+            for one in prompts.scene_prompts(world, skill, num_scenes, held_out=True)
+        ],
+    )

@@ -18,6 +18,7 @@ from PIL import Image
 
 from opendalle.base.errors import BadRequest, require
 from opendalle.base.protocols import Pipeline
+from opendalle.data.emoji.prompts import Prompt
 from opendalle.data.emoji.world import World
 from opendalle.data.sets import PictureSet
 from opendalle.evaluation import names, scenes
@@ -27,7 +28,7 @@ from opendalle.evaluation.judge import Judge
 from opendalle.evaluation.judge_batches import scene_vocabulary
 from opendalle.evaluation.metrics import bootstrap_mean
 from opendalle.evaluation.pixels import gradient_energy
-from opendalle.evaluation.questions import Paper, Question
+from opendalle.evaluation.questions import Paper
 from opendalle.evaluation.score import Score, score_of, table, write_results
 from opendalle.pictures import contact_sheet
 
@@ -69,12 +70,12 @@ class _Desk:
                 contact_sheet(self.drawn[name][: self.config.sheet], columns=8).save(self.out / f"{name}.png")
         return self.drawn[name]
 
-    def answers(self, name: str, questions: Sequence[Question]) -> names.Answers:
+    def answers(self, name: str, questions: Sequence[Prompt]) -> names.Answers:
         """Have a protocol's questions drawn and judged."""
         pictures = self.draw(name, [question.prompt for question in questions], JUDGED_SIZE)
         return names.judged(questions, pictures, self.judge)
 
-    def real(self, questions: Sequence[Question]) -> names.Answers:
+    def real(self, questions: Sequence[Prompt]) -> names.Answers:
         """Have the artwork of a protocol's questions judged."""
         return names.judged(questions, names.real_pictures(questions, self.world), self.judge)
 
@@ -114,7 +115,7 @@ def _paraphrases(desk: _Desk) -> Iterator[Score]:
 def _scenes(desk: _Desk) -> Iterator[Score]:
     paper, size, vocabulary = desk.paper, desk.config.scene_size, scene_vocabulary(desk.world)
 
-    def marked(name: str, questions: Sequence[Question]) -> list[scenes.Mark]:
+    def marked(name: str, questions: Sequence[Prompt]) -> list[scenes.Mark]:
         pictures = desk.draw(name, [question.prompt for question in questions], size)
         return scenes.marks(scenes.truths_of(questions), scenes.detections(pictures, desk.judge, vocabulary))
 

@@ -7,13 +7,13 @@ from jaxtyping import Float
 from PIL import Image
 
 from opendalle.data.emoji.compose import Composer
+from opendalle.data.emoji.prompts import Prompt
 from opendalle.data.emoji.truth import Truth
 from opendalle.data.emoji.world import World
 from opendalle.evaluation.detect import DetectConfig, Detection, detect
 from opendalle.evaluation.judge import Judge
 from opendalle.evaluation.marking import SKILLS, Mark, counterfactuals, mark_scene
 from opendalle.evaluation.metrics import Interval, wilson
-from opendalle.evaluation.questions import Question
 from opendalle.evaluation.score import Score, score_of
 
 FLOORS = {"background": 0.95, "objects": 0.80, "relation": 0.75, "binding": 0.70, "count": 0.70}
@@ -21,7 +21,7 @@ TRUE_FLOOR = 0.98  # of every skill on truth renders: below it the rules, not th
 FALSE_ACCEPT = 0.03  # of pictures that differ from what was asked in one skill
 
 
-def truths_of(questions: Sequence[Question]) -> list[Truth]:
+def truths_of(questions: Sequence[Prompt]) -> list[Truth]:
     """Return the truths of scene questions, which all have one."""
     return [question.truth for question in questions if question.truth is not None]
 

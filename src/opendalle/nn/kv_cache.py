@@ -28,10 +28,6 @@ class KeysValues:
         """Keep some entries of the batch."""
         return KeysValues(self.keys[index], self.values[index])
 
-    def joined(self, other: "KeysValues") -> "KeysValues":
-        """Join along the batch axis, for one pass over both."""
-        return KeysValues(torch.cat([self.keys, other.keys]), torch.cat([self.values, other.values]))
-
 
 class KVCache:
     """Room for the keys and values of `capacity` tokens in every layer, written in place.

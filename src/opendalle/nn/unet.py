@@ -94,21 +94,6 @@ class UNetContext:
         mask = None if self.mask is None else self.mask[index]
         return UNetContext(tuple(layer.rows(index) for layer in self.layers), mask)
 
-    def joined(self, other: "UNetContext") -> "UNetContext":
-        """Join along the batch axis, for one pass over both; they hold equally many tokens."""
-        layers = tuple(mine.joined(theirs) for mine, theirs in zip(self.layers, other.layers, strict=True))
-        return UNetContext(layers, None if self.mask is other.mask is None else torch.cat([self._real, other._real]))
-
-    @property
-    def _real(self) -> Bool[Tensor, "b m"]:
-        """The mask, written out where all tokens are real."""
-        keys = self.layers[0].keys
-        return (
-            torch.ones(keys.shape[0], keys.shape[2], dtype=torch.bool, device=keys.device)
-            if self.mask is None
-            else self.mask
-        )
-
 
 class PictureAttention(nn.Module):
     """Attention of a grid's cells over [context ; cells], added to the grid.

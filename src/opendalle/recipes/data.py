@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from opendalle.base.axes import Pictures
@@ -152,7 +153,7 @@ class ScaleBatches:
             yield ScalePair(large=batch.pictures, small=small)
 
 
-def shrink(pictures: Pictures, factor: int) -> Pictures:
+def shrink(pictures: Pictures, factor: int) -> Float[Tensor, "b c h2 w2"]:
     """Shrink pictures as the world's small drawings were made: averaging, then a cubic kernel's sharpness."""
     size = (pictures.shape[2] // factor, pictures.shape[3] // factor)
     return F.interpolate(pictures, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)

@@ -28,6 +28,7 @@ class EMA:
         self.modules = dict(modules)
         self.halflife = halflife
         self.rampup = rampup
+        self._is_applied = False
         self.averages = {
             group: {name: one.detach().clone() for name, one in module.named_parameters()}
             for group, module in self.modules.items()
@@ -80,12 +81,19 @@ class EMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within the block the modules hold the averages; afterwards their own weights again, bit for bit."""
-        self._swap()
+        """Within the block the modules hold the averages; afterwards their own weights again, bit for bit.
+
+        A block within a block changes nothing.
+        """
+        outermost, self._is_applied = not self._is_applied, True
+        if outermost:
+            self._swap()
         try:
             yield
         finally:
-            self._swap()
+            if outermost:
+                self._swap()
+                self._is_applied = False
 
     @torch.no_grad()
     def _swap(self) -> None:

@@ -89,6 +89,8 @@ def load_optimiser(optimiser: AdamW, module: nn.Module, tensors: Mapping[str, Te
         key, _, name = key_and_name.partition("/")
         fits = name in by_name and value.shape in (by_name[name].shape, torch.Size([]))
         require(fits, f"optimiser memory {key_and_name!r} of shape {tuple(value.shape)}", "that of this network")
+        if value.shape == by_name[name].shape:  # laid out as its weight is: fused steps walk both memories in parallel
+            value = torch.empty_like(by_name[name].detach(), dtype=value.dtype).copy_(value)
         memory.setdefault(name, {})[key] = value
     # torch numbers parameters in the order of its groups; going through its own door keeps device and dtype rules.
     number_from_id = {

@@ -31,7 +31,7 @@ class ScalePair:
     """The same pictures, large and small; the small ones perhaps spoiled already."""
 
     large: Pictures  # factor times the side of the small ones
-    small: Pictures
+    small: Float[Tensor, "b c h2 w2"]
 
     def __len__(self) -> int:
         return len(self.large)
@@ -95,7 +95,9 @@ class UpsamplerObjective:
             loss = simple * min_snr_weight(config.prediction, t, self.schedule, config.min_snr)
         return Losses(total={"upsampler": loss.mean()}, watch={"simple": simple.mean().item()})
 
-    def _crops(self, large: Pictures, enlarged: Pictures, rng: Generator) -> tuple[Pictures, Pictures]:
+    def _crops(
+        self, large: Pictures, enlarged: Pictures, rng: Generator
+    ) -> tuple[Float[Tensor, "n c s s"], Float[Tensor, "n c s s"]]:
         """Cut both pictures of each pair at the same random places."""
         size, (height, width) = self.config.crop, large.shape[2:]
         require(min(height, width) >= size, f"pictures of {height}x{width}", f"at least a crop of {size}")
