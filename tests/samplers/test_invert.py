@@ -24,7 +24,7 @@ def noise() -> Tensor:
 
 @pytest.mark.parametrize(("name", "kind"), [("cosine", "v"), ("cosine", "eps"), ("flow", "flow")])
 def test_refined_inversion_is_the_exact_inverse_of_ddim(name: str, kind: str) -> None:
-    schedule, grid = SCHEDULES[name], strided(1000, 20)
+    schedule, grid = SCHEDULES[name], strided(1000, 12)
     denoise = GuidedDenoise(network, {}, schedule=schedule, prediction=kind)
     drawn = last_state(sample(denoise, noise(), grid, schedule=schedule)).x_t
 
@@ -52,10 +52,10 @@ def test_unrefined_inversion_equals_the_published_step() -> None:
 
 
 def test_a_picture_is_rebuilt_from_its_inversion() -> None:
-    schedule, grid = SCHEDULES["cosine"], strided(1000, 50)
+    schedule, grid = SCHEDULES["cosine"], strided(1000, 12)
     denoise = GuidedDenoise(network, {}, schedule=schedule, prediction="v")
     picture = last_state(sample(denoise, noise(), grid, schedule=schedule)).x_t
-    found = last_state(invert(denoise, picture, grid, schedule=schedule, num_refinements=30)).x_t
+    found = last_state(invert(denoise, picture, grid, schedule=schedule, num_refinements=20)).x_t
     rebuilt = last_state(sample(denoise, found, grid, schedule=schedule)).x_t
     torch.testing.assert_close(rebuilt, picture, rtol=0, atol=1e-6)
 

@@ -1,6 +1,7 @@
 """What holds for every sampler, and exact answers where the data are Gaussian."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_heun_equals_a_plain_loop(name: str) -> None:
     denoise, x = exact(schedule), torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
     ours = last_state(sample(denoise, x, grid, schedule=schedule, sampler="heun")).x_t
     points = [*grid, -1]
-    for now, after in zip(points, points[1:], strict=False):
+    for now, after in pairwise(points):
         t, s = torch.full((5,), now), torch.full((5,), after)
         change_alpha = (schedule.alpha(s) - schedule.alpha(t))[:, None]
         change_sigma = (schedule.sigma(s) - schedule.sigma(t))[:, None]
@@ -97,7 +98,7 @@ def test_marginals_of_every_state_are_those_of_the_forward_process(name: str, sa
     if options.variance == "analytic":  # E eps^2 of the exact denoiser, in closed form: E x0^2 here is about the mean
         power = sigma**2 / (alpha**2 * SPREAD**2 + sigma**2)
         options = SamplerOptions(variance="analytic", noise_power=tuple(power.tolist()))
-    count, grid = 20_000, strided(200, 8)
+    count, grid = 4_000, strided(200, 8)
     draw = torch.randn(count, 1, generator=picture_generator(0), dtype=torch.float64)
     start = alpha[grid[0]] * (MEAN + SPREAD * draw.flip(0)) + sigma[grid[0]] * draw
     start = start - start.mean() + alpha[grid[0]] * MEAN

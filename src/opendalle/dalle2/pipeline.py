@@ -203,8 +203,9 @@ class Dalle2:
             yield from self._draw([request] * len(indices), list(indices), hooks)
 
     def _generate_many(self, requests: Sequence[Request]) -> Iterator[Sample]:
-        for first in range(0, len(requests), requests[first].batch if requests else 1):
-            rows = requests[first : first + requests[0].batch]
+        batch = requests[0].batch if requests else 1
+        for first in range(0, len(requests), batch):
+            rows = requests[first : first + batch]
             yield from self._draw(rows, [0] * len(rows), Hooks())
 
     @torch.no_grad()

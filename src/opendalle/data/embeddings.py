@@ -102,7 +102,8 @@ class EmbeddingStore:
                     "Compute the embeddings again with it.",
                 )
         self.arrays = {
-            name: ArrayInfo(dtype=info["dtype"], shape=tuple(info["shape"])) for name, info in manifest["arrays"].items()
+            name: ArrayInfo(dtype=info["dtype"], shape=tuple(info["shape"]))
+            for name, info in manifest["arrays"].items()
         }
         self._files = [self.folder / shard["file"] for shard in manifest["shards"]]
         self._ends = np.cumsum([shard["rows"] for shard in manifest["shards"]]).tolist()

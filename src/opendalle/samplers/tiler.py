@@ -91,7 +91,9 @@ def spans(length: int, tiling: Tiling) -> tuple[Span, ...]:
     )
 
 
-def run_tiled(network: Callable[..., Pictures], *inputs: Pictures, tiling: Tiling) -> Pictures:
+def run_tiled(
+    network: Callable[..., Tensor], *inputs: Float[Tensor, "b _ _ _"], tiling: Tiling
+) -> Float[Tensor, "b _ _ _"]:
     """Run a network over pictures window by window.
 
     Args:
@@ -173,7 +175,7 @@ class TiledNetwork:
         return run_tiled(on_windows, x_t, *(conditioning[name] for name in maps), tiling=self.tiling)
 
 
-def measure_reach(network: Callable[[Pictures], Pictures], picture: Pictures, multiple: int = 1) -> int:
+def measure_reach(network: Callable[[Tensor], Tensor], picture: Pictures, multiple: int = 1) -> int:
     """How far, in input pixels, an output pixel of a network can see: the overlap that makes tiling exact.
 
     Measured by following gradients back from a block in the middle of the output.

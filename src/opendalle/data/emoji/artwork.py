@@ -108,7 +108,9 @@ def render_svg(svg: str) -> UInt8[np.ndarray, "h w 4"]:
         import resvg_py
     except ImportError:
         raise MissingExtra("resvg-py", "train") from None
-    return _pixels(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=FULL_SIZE, height=FULL_SIZE, skip_system_fonts=True)))
+    return _pixels(
+        bytes(resvg_py.svg_to_bytes(svg_string=svg, width=FULL_SIZE, height=FULL_SIZE, skip_system_fonts=True))
+    )
 
 
 def _pixels(data: bytes) -> UInt8[np.ndarray, "h w 4"]:

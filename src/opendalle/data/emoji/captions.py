@@ -14,7 +14,7 @@ from opendalle.data.emoji.catalogue import LANGUAGES
 from opendalle.data.emoji.colours import COLOUR_OF_NAME
 from opendalle.data.emoji.draws import coin, pick, weighted
 from opendalle.data.emoji.lexicon import STYLE_WORDS, Lexicon, article
-from opendalle.data.emoji.phrases import scene_english, scene_chinese
+from opendalle.data.emoji.phrases import scene_chinese, scene_english
 from opendalle.data.emoji.truth import Truth
 
 VOICES = ("terse", "short", "descriptive")
@@ -60,9 +60,7 @@ def write_caption(truth: Truth, lexicon: Lexicon, config: CaptionConfig, rng: np
     """
     language, voice = weighted(rng, config.languages), weighted(rng, config.voices)
     single = truth.kind in ("single", "plain")
-    if language not in ("en", "zh") and not (
-        truth.kind == "single" and lexicon.names(truth.things[0].key, language)
-    ):
+    if language not in ("en", "zh") and not (truth.kind == "single" and lexicon.names(truth.things[0].key, language)):
         language = "en"  # only names are at hand in the other languages: enough for a lone object, not for a scene
     says = Says(
         style=truth.style if coin(rng, config.style_named) else None,
@@ -143,7 +141,9 @@ def _dress_english(core: Core | str, says: Says, voice: str, rng: np.random.Gene
         whole = core.phrase
     tail = ""
     if says.transparent and voice == "short" and coin(rng, 0.4):
-        sticker = pick(rng, (f"a sticker of {whole}", f"{whole} sticker" if whole == core.phrase else f"{whole} as a sticker"))
+        sticker = pick(
+            rng, (f"a sticker of {whole}", f"{whole} sticker" if whole == core.phrase else f"{whole} as a sticker")
+        )
         return f"{sticker}, {pick(rng, words.adjectives)}" if words else sticker
     if voice == "descriptive" or (not core.bare and coin(rng, 0.25)):
         kind = "sticker" if says.transparent and coin(rng, 0.4) else pick(rng, _PICTURES_EN)
@@ -166,7 +166,9 @@ def _dress_english(core: Core | str, says: Says, voice: str, rng: np.random.Gene
         behind = f"{says.background} background"
         return f"{text}{tail}" + pick(rng, (f" on {article(behind)}", f" with {article(behind)}", f", {behind}"))
     if says.transparent:
-        return f"{text}{tail}" + pick(rng, (" on a transparent background", ", transparent background", " with transparent background"))
+        return f"{text}{tail}" + pick(
+            rng, (" on a transparent background", ", transparent background", " with transparent background")
+        )
     return f"{text}{tail}"
 
 
@@ -178,7 +180,9 @@ def _styled(adjective: str, phrase: str) -> str:
 def _dress_chinese(core: Core | str, says: Says, voice: str, rng: np.random.Generator, is_phrase: bool) -> str:
     core = Core(phrase=core) if isinstance(core, str) else core
     style = pick(rng, STYLE_WORDS[says.style].zh) if says.style else ""
-    behind = f"{COLOUR_OF_NAME[says.background].zh}背景" if says.background else ("透明背景" if says.transparent else "")
+    behind = (
+        f"{COLOUR_OF_NAME[says.background].zh}背景" if says.background else ("透明背景" if says.transparent else "")
+    )
     after: list[str] = list(core.remarks)
     text = core.phrase
     if is_phrase:
@@ -241,7 +245,9 @@ def _terse_chinese(
     else:
         words.insert(0, scene_chinese(truth, lexicon, rng))
     if says.background:
-        words.append(pick(rng, (f"{COLOUR_OF_NAME[says.background].zh}背景", COLOUR_OF_NAME[says.background].zh + "底")))
+        words.append(
+            pick(rng, (f"{COLOUR_OF_NAME[says.background].zh}背景", COLOUR_OF_NAME[says.background].zh + "底"))
+        )
     elif says.transparent:
         words.append(pick(rng, ("透明背景", "贴纸", "透明底")))
     return pick(rng, (" ", "，", "、")).join(words)

@@ -11,7 +11,18 @@ from typing import Any
 
 from opendalle.base.errors import BadData
 
-LANGUAGES = ("en", "zh", "de", "es", "fr", "it", "ja", "ko", "pt", "ru")  # English and Chinese with keywords, then names
+LANGUAGES = (
+    "en",
+    "zh",
+    "de",
+    "es",
+    "fr",
+    "it",
+    "ja",
+    "ko",
+    "pt",
+    "ru",
+)  # English and Chinese with keywords, then names
 _FULL = ("en", "zh")
 _SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
 _GENDER_SIGNS = {"2640", "2642"}

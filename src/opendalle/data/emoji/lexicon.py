@@ -31,9 +31,13 @@ class StyleWords:
 
 
 STYLE_WORDS: Mapping[str, StyleWords] = {
-    "3d": StyleWords(adjectives=("3d", "glossy 3d", "shiny 3d"), phrases=("in 3d style", "3d render"), zh=("3D风格", "立体3D风格")),
+    "3d": StyleWords(
+        adjectives=("3d", "glossy 3d", "shiny 3d"), phrases=("in 3d style", "3d render"), zh=("3D风格", "立体3D风格")
+    ),
     "flat": StyleWords(
-        adjectives=("flat", "flat design", "minimal flat"), phrases=("in flat style", "flat design"), zh=("扁平风格", "简洁扁平风格")
+        adjectives=("flat", "flat design", "minimal flat"),
+        phrases=("in flat style", "flat design"),
+        zh=("扁平风格", "简洁扁平风格"),
     ),
     "noto": StyleWords(
         adjectives=("noto", "soft cartoon", "noto style"),
@@ -63,13 +67,16 @@ NUMBERS_ZH = ("没有", "一", "两", "三", "四")
 # Unicode subgroup -> what kind of thing its members are.  Subgroups of which nothing short is true of all are left out.
 CATEGORIES: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("face-smiling", "face-affection", "face-tongue"), ("a happy face", "开心的表情")),
-    **dict.fromkeys(("face-neutral-skeptical", "face-sleepy", "face-hat", "face-glasses", "face-hand"), ("a face", "表情")),
+    **dict.fromkeys(
+        ("face-neutral-skeptical", "face-sleepy", "face-hat", "face-glasses", "face-hand"), ("a face", "表情")
+    ),
     **dict.fromkeys(("face-unwell", "face-concerned", "face-negative"), ("an unhappy face", "难过的表情")),
     "cat-face": ("a cat face", "猫脸表情"),
     "monkey-face": ("a monkey face", "猴子表情"),
     "heart": ("a symbol of love", "爱的符号"),
     **dict.fromkeys(
-        ("hand-fingers-open", "hand-fingers-partial", "hand-single-finger", "hand-fingers-closed"), ("a hand sign", "手势")
+        ("hand-fingers-open", "hand-fingers-partial", "hand-single-finger", "hand-fingers-closed"),
+        ("a hand sign", "手势"),
     ),
     "body-parts": ("a part of the body", "身体部位"),
     **dict.fromkeys(("person", "person-gesture"), ("a person", "人物")),
@@ -138,10 +145,19 @@ def article(phrase: str) -> str:
         phrase: a noun with its adjectives, no article yet.
     """
     lower = phrase.lower()
-    head = re.split(r" of | with |, | in | on | behind | for | from | without ", lower)[0]  # what the phrase is a kind of
+    head = re.split(r" of | with |, | in | on | behind | for | from | without ", lower)[
+        0
+    ]  # what the phrase is a kind of
     last = head.split()[-1] if head.split() else ""
     plural = last.endswith("s") and not last.endswith(("ss", "us", "is", "bus", "gas", "ns sign"))
-    if plural or lower in _UNCOUNTED or lower in _NO_ARTICLE or head in _UNCOUNTED or last in _UNCOUNTED or not lower[:1].isalnum():
+    if (
+        plural
+        or lower in _UNCOUNTED
+        or lower in _NO_ARTICLE
+        or head in _UNCOUNTED
+        or last in _UNCOUNTED
+        or not lower[:1].isalnum()
+    ):
         return phrase
     silent = lower.startswith(("hour", "honest", "x-ray", "x ray", "8", "11", "18"))
     hard = lower.startswith(("uni", "use", "euro", "one", "ufo", "ukul", "up-", "u-"))
@@ -155,7 +171,12 @@ def english_name(name: str) -> str:
         name: as emojibase has it, e.g. `man: beard`.
     """
     plain = name.replace("“", "").replace("”", "").replace("’", "'").replace("(", "").replace(")", "")
-    for before, after in (("keycap: ", "keycap "), ("person: ", "person with "), ("man: ", "man with "), ("woman: ", "woman with ")):
+    for before, after in (
+        ("keycap: ", "keycap "),
+        ("person: ", "person with "),
+        ("man: ", "man with "),
+        ("woman: ", "woman with "),
+    ):
         plain = plain.replace(before, after)
     return plain.replace(": ", ", ")
 

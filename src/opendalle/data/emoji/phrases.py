@@ -11,8 +11,18 @@ _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above
 _BIG_EN, _SMALL_EN = ("big", "large", "big", "huge"), ("small", "little", "tiny", "small")
 _BIG_ZH, _SMALL_ZH = ("大", "巨大的"), ("小", "小小的")
 _RELATION_EN = {
-    "left": ("{a} to the left of {b}", "{a} left of {b}", "{a} on the left of {b}", "{a} on the left and {b} on the right"),
-    "right": ("{a} to the right of {b}", "{a} right of {b}", "{a} on the right of {b}", "{a} on the right and {b} on the left"),
+    "left": (
+        "{a} to the left of {b}",
+        "{a} left of {b}",
+        "{a} on the left of {b}",
+        "{a} on the left and {b} on the right",
+    ),
+    "right": (
+        "{a} to the right of {b}",
+        "{a} right of {b}",
+        "{a} on the right of {b}",
+        "{a} on the right and {b} on the left",
+    ),
     "above": ("{a} above {b}", "{a} over {b}", "{a} above {b}", "{a} at the top and {b} at the bottom"),
     "below": ("{a} below {b}", "{a} under {b}", "{a} beneath {b}", "{a} at the bottom and {b} at the top"),
 }
@@ -43,14 +53,20 @@ def scene_english(truth: Truth, lexicon: Lexicon, rng: np.random.Generator) -> s
         return f'{board} {verb} "{things[0].word}"'
     if truth.kind == "speech":
         speaker, word = _phrase_english(things[0], lexicon, rng), things[1].word
-        return pick(rng, (f'{speaker} saying "{word}"', f'{speaker} says "{word}"', f'{speaker} with a speech bubble "{word}"'))
+        return pick(
+            rng, (f'{speaker} saying "{word}"', f'{speaker} says "{word}"', f'{speaker} with a speech bubble "{word}"')
+        )
     if truth.kind == "relation":
         assert truth.relation is not None
         return _relation(truth, _RELATION_EN, rng, [_phrase_english(thing, lexicon, rng) for thing in things], ["", ""])
     phrases = [_phrase_english(thing, lexicon, rng) for thing in things]
     if len(phrases) > 1 and truth.kind == "pair" and coin(rng, 0.5):
         phrases.reverse()
-    return pick(rng, (" and ", " and ", " next to ", " with ")).join(phrases) if truth.kind == "pair" else " and ".join(phrases)
+    return (
+        pick(rng, (" and ", " and ", " next to ", " with ")).join(phrases)
+        if truth.kind == "pair"
+        else " and ".join(phrases)
+    )
 
 
 def scene_chinese(truth: Truth, lexicon: Lexicon, rng: np.random.Generator) -> str:
@@ -68,7 +84,10 @@ def scene_chinese(truth: Truth, lexicon: Lexicon, rng: np.random.Generator) -> s
         return f"{number}{noun.measure}{noun.zh}"
     if truth.kind == "sign":
         one = _phrase_chinese(things[0], lexicon, rng, counted=False)
-        return pick(rng, (f"写着“{things[0].word}”的{one}", f"一块写着“{things[0].word}”的{one}", f"{one}上写着“{things[0].word}”"))
+        return pick(
+            rng,
+            (f"写着“{things[0].word}”的{one}", f"一块写着“{things[0].word}”的{one}", f"{one}上写着“{things[0].word}”"),
+        )
     if truth.kind == "speech":
         speaker = _phrase_chinese(things[0], lexicon, rng, counted=coin(rng, 0.6))
         return pick(rng, (f"{speaker}说“{things[1].word}”", f"{speaker}在说“{things[1].word}”"))

@@ -129,7 +129,9 @@ class SceneMaker:
 
     def _colour(self, style: str, rng: np.random.Generator) -> Truth:
         side = pick(rng, (40, 48, 64))
-        thing = Thing(key=pick(rng, self._choice[style].paintable), box=anywhere(side, rng), colour=pick(rng, COLOUR_NAMES))
+        thing = Thing(
+            key=pick(rng, self._choice[style].paintable), box=anywhere(side, rng), colour=pick(rng, COLOUR_NAMES)
+        )
         return Truth(kind="colour", style=style, things=(thing,))
 
     def _colours(self, style: str, rng: np.random.Generator) -> Truth:

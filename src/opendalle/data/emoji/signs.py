@@ -7,7 +7,24 @@ from PIL import Image, ImageDraw, ImageFont
 from opendalle.data.emoji.build import shrink
 from opendalle.data.emoji.colours import COLOUR_OF_NAME
 
-WORDS = ("hi", "yes", "no", "ok", "go", "wow", "stop", "open", "love", "hey", "bye", "cat", "yay", "sale", "hello", "fun")
+WORDS = (
+    "hi",
+    "yes",
+    "no",
+    "ok",
+    "go",
+    "wow",
+    "stop",
+    "open",
+    "love",
+    "hey",
+    "bye",
+    "cat",
+    "yay",
+    "sale",
+    "hello",
+    "fun",
+)
 _SIDE = 256  # drawn large, then shrunk
 _DARK = (36, 36, 44)
 

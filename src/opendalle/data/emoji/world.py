@@ -1,9 +1,9 @@
 """A world folder: every drawing and every word of the emoji world, ready to be read.
 
-    concepts.json        one record a concept: names, keywords, group, colours, held-out marks, row of each style
-    sprites-64.npy       uint8 (n, 64, 64, 4), straight alpha; memory-mapped
-    sprites-256/STYLE/HEXCODE.png    the same drawings at 256 px
-    manifest.json        packages, versions, licences, settings, and a hash of the words and drawings
+concepts.json        one record a concept: names, keywords, group, colours, held-out marks, row of each style
+sprites-64.npy       uint8 (n, 64, 64, 4), straight alpha; memory-mapped
+sprites-256/STYLE/HEXCODE.png    the same drawings at 256 px
+manifest.json        packages, versions, licences, settings, and a hash of the words and drawings
 """
 
 import json
