@@ -199,7 +199,8 @@ def test_a_terminal_gets_a_bar_that_leaves_nothing_behind():
 
 PROGRAM = """
 import sys, time
-import opendalle.pretrained
+from types import ModuleType
+import opendalle
 from opendalle.base.records import Sample
 from opendalle.base.request import Request
 from PIL import Image
@@ -210,6 +211,7 @@ class Slow:
         for index in range(request.count):
             yield Sample(picture=PICTURE, request=request, index=index, seed=index, step=1, num_steps=1)
             time.sleep(0.02)
+opendalle.pretrained = sys.modules["opendalle.pretrained"] = ModuleType("opendalle.pretrained")
 opendalle.pretrained.load = lambda name: Slow()
 from opendalle.cli.app import main
 main()

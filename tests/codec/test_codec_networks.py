@@ -63,7 +63,9 @@ def test_the_divergence_is_that_of_torch() -> None:
 
 
 def test_a_posterior_draws_with_its_own_mean_and_spread() -> None:
-    posterior = Posterior(torch.full((1, 1, 100, 100), 2.0), torch.full((1, 1, 100, 100), 2 * torch.log(torch.tensor(0.5)).item()))
+    posterior = Posterior(
+        torch.full((1, 1, 100, 100), 2.0), torch.full((1, 1, 100, 100), 2 * torch.log(torch.tensor(0.5)).item())
+    )
     drawn = posterior.sample(torch.Generator().manual_seed(0))
     assert abs(drawn.mean().item() - 2) < 0.02
     assert abs(drawn.std().item() - 0.5) < 0.02

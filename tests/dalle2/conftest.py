@@ -69,9 +69,7 @@ def tiny_parts(seed: int = 0) -> Dalle2Parts:
             for weight in network.parameters():
                 weight.add_(0.05 * torch.randn_like(weight))
         network.eval().requires_grad_(False)
-    return Dalle2Parts(
-        tokenizer=tokenizer, clip=clip, prior=prior, decoder=decoder, codec=codec, upsampler=upsampler
-    )
+    return Dalle2Parts(tokenizer=tokenizer, clip=clip, prior=prior, decoder=decoder, codec=codec, upsampler=upsampler)
 
 
 def tiny_config(**decoder: object) -> Dalle2Config:

@@ -1,5 +1,7 @@
 """Training of prior and decoder: the losses against plain versions, and the shares of what is dropped."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ def empty_of(dalle: Dalle2) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(packed.ids)[0], torch.from_numpy(packed.mask)[0]
 
 
-def reader(dalle: Dalle2):  # noqa: ANN201
+def reader(dalle: Dalle2) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The frozen text tower as the objectives want it."""
 
     def read(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

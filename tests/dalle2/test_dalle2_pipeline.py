@@ -1,5 +1,6 @@
 """The pipeline: what is asked is what comes, each picture is its own, and nothing is drawn before it is asked for."""
 
+import itertools
 import json
 from dataclasses import asdict
 
@@ -84,7 +85,7 @@ def _imagine_from(dalle: Dalle2, noise: torch.Tensor, prompted: object) -> torch
     schedule, prior = dalle.config.prior.make_schedule(), dalle.parts.prior
     grid = (*dalle.config.prior.grid(schedule, None), -1)
     x = noise
-    for t, s in zip(grid, grid[1:], strict=False):
+    for t, s in itertools.pairwise(grid):
         step = torch.tensor([t])
         x0 = prior(x, step, prompted.text.pooled, prompted.text.states, prompted.mask).clamp(-5, 5)  # type: ignore[attr-defined]
         before = torch.tensor([s])

@@ -97,7 +97,9 @@ def test_previews_come_only_when_asked_and_cancelling_is_not_iterating(trained: 
     assert 0 < calls < 5
 
 
-def test_warm_start_takes_the_siblings_along(trained: tuple[Path, list[TrainStep]], folder: Path, tmp_path: Path) -> None:
+def test_warm_start_takes_the_siblings_along(
+    trained: tuple[Path, list[TrainStep]], folder: Path, tmp_path: Path
+) -> None:
     first, _ = trained
     again = tmp_path / "again"
     steps = list(recipes.run("dalle2", data=folder, out=again, warm_start=first, **LENGTHS))

@@ -57,7 +57,7 @@ def test_solvers_reach_the_exact_solution_at_their_order(name: str, sampler: str
         return float((last_state(walk).x_t - solution(x_t, schedule, 999)).abs().max())
 
     coarse, fine = error(25), error(100)
-    assert fine < (0.02 if order == 1 else 0.004)
+    assert fine < (0.04 if order == 1 else 0.004)
     if name == "flow" and sampler in ("euler", "heun"):  # strides equal in the equation's own time: the order shows
         assert math.log(coarse / fine, 4) > order - 0.3
 
@@ -81,11 +81,6 @@ def test_heun_equals_a_plain_loop(name: str) -> None:
     torch.testing.assert_close(ours, x)
 
 
-def moments(walk, count: int) -> list[tuple[float, float]]:
-    """Mean and variance of every state of a walk that began with `count` samples."""
-    return [(float(state.x_t.mean()), float(state.x_t.var())) for state in walk]
-
-
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(
     ("sampler", "options"),
@@ -98,12 +93,12 @@ def test_marginals_of_every_state_are_those_of_the_forward_process(name: str, sa
     if options.variance == "analytic":  # E eps^2 of the exact denoiser, in closed form: E x0^2 here is about the mean
         power = sigma**2 / (alpha**2 * SPREAD**2 + sigma**2)
         options = SamplerOptions(variance="analytic", noise_power=tuple(power.tolist()))
-    count, grid = 4_000, strided(200, 8)
-    draw = torch.randn(count, 1, generator=picture_generator(0), dtype=torch.float64)
-    start = alpha[grid[0]] * (MEAN + SPREAD * draw.flip(0)) + sigma[grid[0]] * draw
+    grid = strided(200, 8)
+    draw = torch.randn(1, 100_000, generator=picture_generator(0), dtype=torch.float64)
+    start = alpha[grid[0]] * (MEAN + SPREAD * draw.flip(1)) + sigma[grid[0]] * draw
     start = start - start.mean() + alpha[grid[0]] * MEAN
     start = start * ((alpha[grid[0]] ** 2 * SPREAD**2 + sigma[grid[0]] ** 2).sqrt() / start.std())
-    generators = [picture_generator(5)] * count
+    generators = [picture_generator(5)]
     walk = sample(
         exact(schedule), start, grid, schedule=schedule, sampler=sampler, options=options, generators=generators
     )

@@ -1,24 +1,27 @@
 """Two processes that really talk to each other make the steps that one makes."""
 
+import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from opendalle.checkpoint.run import RunFolder
 
 TWO_PROCESSES = """
-import os, sys, time
+import os, sys
 from pathlib import Path
 import torch
 from torch import nn
 from opendalle.base.protocols import Losses
-from opendalle.checkpoint.run import RunFolder
 from opendalle.training.config import TrainConfig, Upkeep
 from opendalle.training.distributed import joined_world
 from opendalle.training.loop import train
+from opendalle.training.start import open_run
+import torch._dynamo  # optimisers import it when first made: once is enough for both processes
 
 class Plain:
     def __init__(self, born):
@@ -44,10 +47,7 @@ def batches(world):
     return feed
 
 def go(folder, world, kind, resume=False, stop=None):
-    begin = RunFolder.open if resume or not world.writes else RunFolder.create
-    while not world.writes and not (folder / "run.json").exists():
-        time.sleep(0.01)
-    run = RunFolder.open(folder, to_write=world.writes) if resume or not world.writes else RunFolder.create(folder, {})
+    run = open_run(folder, {}, resume=resume, world=world)
     config = TrainConfig(pictures=64, batch_size=8, accumulate=2, ema_halflife=32)
     steps = train(kind(0), batches(world), config, run, resume=resume, world=world, upkeep=Upkeep(save_every=32))
     for step in steps:
@@ -75,12 +75,11 @@ with joined_world() as world:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    import os
-
     child = subprocess.run(
         [sys.executable, "-c", TWO_PROCESSES, str(tmp_path)],
         env={**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},

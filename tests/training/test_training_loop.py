@@ -13,9 +13,9 @@ from opendalle.training.batches import move_to
 from opendalle.training.config import AdamWConfig, TrainConfig, Upkeep
 from opendalle.training.diverged import Diverged
 from opendalle.training.ema import EMA
-from opendalle.training.learner import warm_start
 from opendalle.training.loop import train
 from opendalle.training.precision import autocast_dtype
+from opendalle.training.start import open_run, warm_start
 
 
 class Plain:
@@ -192,3 +192,10 @@ def test_bfloat16_is_taken_only_where_it_is_fast(monkeypatch: pytest.MonkeyPatch
 
     list(train(Spy(), batches, TrainConfig(pictures=8, batch_size=8, precision="bfloat16")))
     assert seen == [torch.bfloat16]
+
+
+def test_a_run_is_begun_once_and_gone_on_with_only_where_it_is(tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match="no run in"):
+        open_run(tmp_path / "run", {}, resume=True)
+    open_run(tmp_path / "run", {"recipe": "circles"}).close()
+    assert open_run(tmp_path / "run", {}, resume=True).about == {"recipe": "circles"}

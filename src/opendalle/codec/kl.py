@@ -152,4 +152,3 @@ def _block(config: KLAutoencoderConfig, before: int, after: int, resample: str =
 
 def _head(config: KLAutoencoderConfig, width: int, channels: int) -> list[nn.Module]:
     return [nn.GroupNorm(config.norm_groups, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1)]
-

@@ -147,7 +147,9 @@ class Dalle2:
         self.parts, self.config, self.origin = parts, config, dict(origin or {})
         self.device = parts.prior.query.device
         self._schedules = {
-            name: stage.make_schedule() for name in ("prior", "decoder", "upsampler") if (stage := getattr(config, name))
+            name: stage.make_schedule()
+            for name in ("prior", "decoder", "upsampler")
+            if (stage := getattr(config, name))
         }
 
     @property

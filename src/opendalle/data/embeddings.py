@@ -72,7 +72,7 @@ def write_store(out: Path, shards: Iterable[Rows], *, stamps: Mapping[str, str])
             json.dump(manifest, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
-        os.rename(work, out)
+        work.rename(out)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

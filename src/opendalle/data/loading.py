@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class PictureBatches:
         self.config = config
         self._order = SampleOrder(len(pictures), config.seed)
 
-    def __call__(self, position: int = 0) -> Iterator[Batch]:
+    def __call__(self, position: int = 0) -> Generator[Batch, None, None]:
         """Yield batches without end, beginning with batch `position` of the run."""
         if self.config.prefetch == 0:
             while True:
@@ -122,7 +122,7 @@ def network_pictures(pictures: UInt8[np.ndarray, "b h w 4"], channels: int = 4) 
     return np.ascontiguousarray(values)
 
 
-def _ahead(batches: PictureBatches, position: int, depth: int) -> Iterator[Batch]:
+def _ahead(batches: PictureBatches, position: int, depth: int) -> Generator[Batch, None, None]:
     """Make batches in a thread, at most `depth` ahead; the thread ends with the iterator."""
     ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
     stop = threading.Event()

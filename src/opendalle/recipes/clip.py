@@ -59,7 +59,7 @@ def clip(
         config = PRESETS["emoji"]
         source = open_set(data, config.size)
         if tokenizer_of is not None:
-            plain = next(iter(read_model(tokenizer_of).parts.values())).extra("tokenizer.json")
+            plain = next(iter(read_model(tokenizer_of).parts.values())).extra("tokenizer.json")  # noqa: S610 - no database here
             tokenizer = BytePairTokenizer.from_json(plain)
         else:
             tokenizer = BytePairTokenizer.train(some_captions(source, captions, seed), config.vocab)
@@ -67,9 +67,7 @@ def clip(
         sentences = taught_sentences(source, seed)
         distillation = None
         if sentences is not None:
-            distillation = TextDistillation(
-                TextDistillationConfig(embed=config.embed, teacher=sentences[1].shape[1])
-            )
+            distillation = TextDistillation(TextDistillationConfig(embed=config.embed, teacher=sentences[1].shape[1]))
         objective = ContrastiveObjective(network, ContrastiveConfig(), distillation)
         loading = LoadingConfig(batch_size=batch_size, seed=seed, channels=config.channels)
 

@@ -5,19 +5,18 @@ has written, and a stage whose model is already there is done: so a long recipe 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opendalle.base.errors import BadRequest
 from opendalle.base.protocols import Objective
 from opendalle.base.records import TrainStep
 from opendalle.checkpoint.folder import ModelFolder, read_model
-from opendalle.checkpoint.run import RunFolder
 from opendalle.training.batches import Batches
 from opendalle.training.config import TrainConfig, Upkeep
 from opendalle.training.ema import EMA
-from opendalle.training.learner import warm_start as load_warm
 from opendalle.training.loop import Show, train
+from opendalle.training.start import open_run, warm_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,7 @@ class Passage:
     runs: Path  # where the run folders lie, one a stage
     resume: bool = False  # go on with the run folders that are there
     warm: Path | None = None  # begin with this model's weights, wherever a stage trains one of its parts
-    upkeep: Upkeep = Upkeep()
+    upkeep: Upkeep = field(default_factory=Upkeep)
 
 
 def walk(stages: Sequence[Stage], passage: Passage) -> Iterator[TrainStep]:
@@ -78,7 +77,7 @@ def _run(stage: Stage, passage: Passage) -> Iterator[TrainStep]:
     if passage.warm is not None and not resume:
         _begin_warm(work, read_model(passage.warm))
     averages = EMA(work.objective.groups, work.config.ema_halflife, work.config.ema_rampup)
-    run = RunFolder.open(folder) if resume else RunFolder.create(folder, {"stage": stage.name})
+    run = open_run(folder, {"stage": stage.name}, resume=resume)
     try:
         pictures = 0
         steps = train(
@@ -104,5 +103,5 @@ def _run(stage: Stage, passage: Passage) -> Iterator[TrainStep]:
 
 
 def _begin_warm(work: Work, model: ModelFolder) -> None:
-    """Begin with the weights that a trained model has; groups that it has not (critics, teacher's heads) start afresh."""
-    load_warm({name: group for name, group in work.objective.groups.items() if name in model.parts}, model)
+    """Take the weights that a trained model has; groups that it has not (critics, teacher's heads) start afresh."""
+    warm_start({name: group for name, group in work.objective.groups.items() if name in model.parts}, model)

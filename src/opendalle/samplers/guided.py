@@ -71,7 +71,8 @@ class GuidedDenoise:
         require(0.0 < threshold <= 1.0, f"threshold is {threshold}", "a quantile above 0; 1 is off")
         require(clip is None or clip[0] < clip[1], f"clip is {clip}", "a range (low, high)")
         self.network = network
-        self.schedule, self.prediction, self.learned_variance = schedule, prediction, learned_variance
+        self.schedule, self.learned_variance = schedule, learned_variance
+        self.prediction: Prediction = prediction
         self.scale, self.rescale, self.threshold = scale, rescale, threshold
         self.clip, self.consistent_eps = clip, consistent_eps
         self.is_guided = bool((scale != 1).any()) if isinstance(scale, Tensor) else scale != 1
@@ -139,6 +140,8 @@ def join(conditional: Any, unconditional: Any) -> Any:
     Raises:
         BadRequest: when the structures differ.
     """
+    if hasattr(conditional, "joined") and type(conditional) is type(unconditional):
+        return conditional.joined(unconditional)  # a prompt as a network has read it knows how to be batched
     if isinstance(conditional, Tensor) and isinstance(unconditional, Tensor):
         if conditional.shape[1:] != unconditional.shape[1:]:
             raise BadRequest(
@@ -165,8 +168,6 @@ def join(conditional: Any, unconditional: Any) -> Any:
         )
     if conditional is None and unconditional is None:
         return None
-    if hasattr(conditional, "joined") and type(conditional) is type(unconditional):
-        return conditional.joined(unconditional)  # a prompt as a network has read it knows how to be batched
     raise BadRequest(
         f"conditioning of {type(conditional).__name__} and {type(unconditional).__name__}",
         "tensors, or tuples, mappings, dataclasses of tensors, alike on both sides",

@@ -29,7 +29,7 @@ class Tiling:
     tile: int = 128  # side of a window; memory grows with its square
     overlap: int = 16  # context on each inner side of a window; at least the network's reach, for the exact picture
     multiple: int = 1  # windows start at multiples of it: the factor by which the network shrinks inside
-    blend: bool = False  # fade windows into each other over twice the overlap, instead of cutting the context away
+    blend: bool = False  # fade windows into each other across the overlap, instead of cutting the context away
 
     def __post_init__(self) -> None:
         require(self.multiple >= 1, f"multiple is {self.multiple}", "at least 1")
@@ -68,13 +68,13 @@ def spans(length: int, tiling: Tiling) -> tuple[Span, ...]:
         raise BadRequest(f"a side of {length} pixels", f"a multiple of {tiling.multiple}")
     size = min(tiling.tile, length)
     starts = [*range(0, length - size, tiling.stride), length - size]
-    ramp = max(2 * tiling.overlap, 1)
+    margin, ramp = tiling.overlap / 2, max(tiling.overlap, 1)  # outermost pixels saw the window's edge: share 0
     raw: list[list[float]] = []
     total = [0.0] * length
     for start in starts:
-        before = [1.0 if start == 0 else (i + 0.5) / ramp for i in range(size)]
-        after = [1.0 if start + size == length else (size - i - 0.5) / ramp for i in range(size)]
-        weights = [min(1.0, one, other) for one, other in zip(before, after, strict=True)]
+        before = [1.0 if start == 0 else (i + 0.5 - margin) / ramp for i in range(size)]
+        after = [1.0 if start + size == length else (size - i - 0.5 - margin) / ramp for i in range(size)]
+        weights = [min(1.0, max(0.0, min(one, other))) for one, other in zip(before, after, strict=True)]
         raw.append(weights)
         for i, weight in enumerate(weights):
             total[start + i] += weight

@@ -86,7 +86,7 @@ class BytePairTokenizer:
 
     @classmethod
     def train(
-        cls, texts: Iterable[str], vocab_size: int, *, min_count: int = 2, min_cohesion: float = 0.01
+        cls, texts: Iterable[str], vocab_size: int, *, min_count: int = 2, min_cohesion: float = 0.02
     ) -> "BytePairTokenizer":
         """Learn a vocabulary: again and again, merge the pair of tokens that stands together most often.
 

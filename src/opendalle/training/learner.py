@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from opendalle.base.errors import BadConfig, BadModel, require
 from opendalle.base.protocols import Objective
-from opendalle.checkpoint.folder import ModelFolder
 from opendalle.checkpoint.run import RunState
 from opendalle.training.chance import chance_tensors, restore_chance
 from opendalle.training.config import TrainConfig
@@ -171,21 +170,6 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> N
         raise BadModel(
             f"weights that do not fit the network {name!r} ({reasons[:400]})", "weights of a network of the same config"
         ) from None
-
-
-def warm_start(groups: Mapping[str, nn.Module], model: ModelFolder, rename: Callable[[str], str] = lambda group: group) -> None:
-    """Begin from a trained model's weights, with a new optimiser and a new schedule (`--from`).
-
-    Args:
-        groups: modules by name, which take the weights.
-        model: has a part for each group.
-        rename: group -> part, where their names differ.
-
-    Raises:
-        BadModel: when a part is missing, damaged, or of another config.
-    """
-    for group, module in groups.items():
-        load_weights(module, model.part(rename(group)).state(), group)
 
 
 def _needed(state: RunState, stem: str) -> Mapping[str, Tensor]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -112,7 +111,7 @@ def write_world(
                     _write_png(picture, work / "sprites-256" / style / f"{word.hexcode}.png")
             yield BuildStep(done=number, total=len(words), pictures=pictures, name=word.names["en"])
         _finish(list(kept.values()), tuple(draws), work, holdout, sources)
-        os.rename(work, out)
+        work.rename(out)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

@@ -70,13 +70,17 @@ def write_caption(truth: Truth, lexicon: Lexicon, config: CaptionConfig, rng: np
     if language == "en":
         if voice == "terse":
             return _terse_english(truth, lexicon, says, config, rng, single)
-        core = _single_english(truth, lexicon, voice, rng) if single else scene_english(truth, lexicon, rng)
-        return _dress_english(core, says, voice, rng, adjective_first=single)
+        core = (
+            _single_english(truth, lexicon, voice, rng) if single else Core(phrase=scene_english(truth, lexicon, rng))
+        )
+        return _dress_english(core, says, voice, rng)
     if language == "zh":
         if voice == "terse":
             return _terse_chinese(truth, lexicon, says, config, rng, single)
-        core = _single_chinese(truth, lexicon, voice, rng) if single else scene_chinese(truth, lexicon, rng)
-        return _dress_chinese(core, says, voice, rng, is_phrase=single)
+        core = (
+            _single_chinese(truth, lexicon, voice, rng) if single else Core(phrase=scene_chinese(truth, lexicon, rng))
+        )
+        return _dress_chinese(core, says, voice, rng)
     name = pick(rng, lexicon.names(truth.things[0].key, language))
     return f"{name}, {STYLE_WORDS[says.style].adjectives[0]}" if says.style else name
 
@@ -94,8 +98,8 @@ class Says:
 class Core:
     """The things of a caption: a phrase, and true remarks that may follow it."""
 
-    phrase: str  # English: without its article where `bare`
-    bare: bool = False  # an article or a style adjective may still be put before it
+    phrase: str  # a lone name without its article, or a whole scene
+    bare: bool = False  # a lone name: an article, a style or a background may still be put before it
     remarks: tuple[str, ...] = ()
 
 
@@ -107,10 +111,9 @@ def _single_english(truth: Truth, lexicon: Lexicon, voice: str, rng: np.random.G
         category = lexicon.category(thing.key)
         if category and coin(rng, 0.4):
             remarks.append(category[0])
-        colours = lexicon.colours(thing.key, truth.style)
+        colours = list(lexicon.colours(thing.key, truth.style))
         if colours and coin(rng, 0.55):
-            two = len(colours) > 1 and coin(rng, 0.6)
-            remarks.append(f"{colours[0]} and {colours[1]}" if two else f"mostly {colours[0]}")
+            remarks.append(f"{colours[0]} and {colours[1]}" if len(colours) > 1 else f"mostly {colours[0]}")
     return Core(phrase=pick(rng, names), bare=True, remarks=tuple(remarks))
 
 
@@ -124,17 +127,15 @@ def _single_chinese(truth: Truth, lexicon: Lexicon, voice: str, rng: np.random.G
             remarks.append(category[1])
         colours = [COLOUR_OF_NAME[name].zh for name in lexicon.colours(thing.key, truth.style)]
         if colours and coin(rng, 0.55):
-            two = len(colours) > 1 and coin(rng, 0.6)
-            remarks.append(f"{colours[0]}和{colours[1]}" if two else f"主要是{colours[0]}")
+            remarks.append(f"{colours[0]}和{colours[1]}" if len(colours) > 1 else f"主要是{colours[0]}")
     name = pick(rng, names)
     if voice == "short" and coin(rng, 0.15):
         name = f"一{lexicon.noun(thing.key).measure}{name}" if thing.key in lexicon.objects else name
     return Core(phrase=name, bare=True, remarks=tuple(remarks))
 
 
-def _dress_english(core: Core | str, says: Says, voice: str, rng: np.random.Generator, adjective_first: bool) -> str:
+def _dress_english(core: Core, says: Says, voice: str, rng: np.random.Generator) -> str:
     """Put style, wrapping and background around the things."""
-    core = Core(phrase=core) if isinstance(core, str) else core
     words = STYLE_WORDS[says.style] if says.style else None
     whole = article(core.phrase) if core.bare else core.phrase
     if core.bare and voice == "short" and coin(rng, 0.25):
@@ -152,7 +153,7 @@ def _dress_english(core: Core | str, says: Says, voice: str, rng: np.random.Gene
         else:
             text = f"{article(kind)} of {whole}"
             tail = f" {pick(rng, words.phrases)}" if words else ""
-    elif words and adjective_first and core.bare and coin(rng, 0.6):
+    elif words and core.bare and coin(rng, 0.6):
         adjective = pick(rng, words.adjectives)
         text = f"{adjective} {core.phrase}" if whole == core.phrase else _styled(adjective, core.phrase)
     else:
@@ -177,15 +178,14 @@ def _styled(adjective: str, phrase: str) -> str:
     return article(f"{adjective} {phrase}") if article(phrase) != phrase else f"{adjective} {phrase}"
 
 
-def _dress_chinese(core: Core | str, says: Says, voice: str, rng: np.random.Generator, is_phrase: bool) -> str:
-    core = Core(phrase=core) if isinstance(core, str) else core
+def _dress_chinese(core: Core, says: Says, voice: str, rng: np.random.Generator) -> str:
     style = pick(rng, STYLE_WORDS[says.style].zh) if says.style else ""
     behind = (
         f"{COLOUR_OF_NAME[says.background].zh}背景" if says.background else ("透明背景" if says.transparent else "")
     )
     after: list[str] = list(core.remarks)
     text = core.phrase
-    if is_phrase:
+    if core.bare:
         if behind and says.background and coin(rng, 0.5):
             text, behind = f"{behind}上的{text}", ""
         if voice == "descriptive":
@@ -210,7 +210,7 @@ def _dress_chinese(core: Core | str, says: Says, voice: str, rng: np.random.Gene
 def _terse_english(
     truth: Truth, lexicon: Lexicon, says: Says, config: CaptionConfig, rng: np.random.Generator, single: bool
 ) -> str:
-    words = [_tag(says.style, rng)] if says.style else []
+    words = [pick(rng, STYLE_WORDS[says.style].adjectives)] if says.style else []
     if single:
         key = truth.things[0].key
         keywords = _some(lexicon.keywords(key, "en"), rng, most=4)
@@ -251,11 +251,6 @@ def _terse_chinese(
     elif says.transparent:
         words.append(pick(rng, ("透明背景", "贴纸", "透明底")))
     return pick(rng, (" ", "，", "、")).join(words)
-
-
-def _tag(style: str, rng: np.random.Generator) -> str:
-    words = STYLE_WORDS[style]
-    return pick(rng, words.adjectives)
 
 
 def _some(words: Sequence[str], rng: np.random.Generator, most: int) -> list[str]:

@@ -20,10 +20,9 @@ from opendalle.data.sets import Example
 
 
 def _singles_and_scenes() -> dict[str, float]:
-    scenes = {
-        "pair": 0.05, "relation": 0.10, "count": 0.07, "colour": 0.05, "colours": 0.07, "size": 0.03, "sign": 0.015, "speech": 0.015,
-    }  # fmt: skip
-    return {"single": 0.45, "plain": 0.15} | scenes
+    scenes = {"pair": 0.05, "relation": 0.10, "count": 0.07, "colour": 0.05, "colours": 0.07, "size": 0.03}
+    words = {"sign": 0.015, "speech": 0.015}
+    return {"single": 0.45, "plain": 0.15} | scenes | words
 
 
 @dataclass(frozen=True, kw_only=True)

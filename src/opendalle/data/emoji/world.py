@@ -87,10 +87,11 @@ class World:
 
 def concept_of_record(record: dict[str, Any]) -> Concept:
     """Read a concept as `concepts.json` holds it."""
-    fields = dict(record)
+    fields: dict[str, Any] = dict(record)
     for name in ("keywords", "colours"):
         fields[name] = {key: tuple(value) for key, value in fields[name].items()}
-    return Concept(**(fields | {"held_out_styles": tuple(fields["held_out_styles"])}))
+    fields["held_out_styles"] = tuple(fields["held_out_styles"])
+    return Concept(**fields)
 
 
 def record_of_concept(concept: Concept) -> dict[str, Any]:
