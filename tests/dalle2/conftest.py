@@ -6,8 +6,9 @@ import torch
 from opendalle.clip.model import CLIP, CLIPConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
 from opendalle.dalle2.decoder import Decoder, DecoderConfig
-from opendalle.dalle2.pipeline import Dalle2, Dalle2Config, Dalle2Parts, StageSettings
+from opendalle.dalle2.pipeline import Dalle2, Dalle2Parts
 from opendalle.dalle2.prior import DiffusionPrior, DiffusionPriorConfig
+from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.nn.transformer import TransformerConfig
 from opendalle.nn.unet import UNetConfig, UNetLevel
 from opendalle.tokenizers.bpe import BytePairTokenizer

@@ -12,7 +12,8 @@ from opendalle.base.errors import BadRequest
 from opendalle.base.protocols import Hooks, Pipeline
 from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows, picture_generator
-from opendalle.dalle2.pipeline import Dalle2, StageSettings, keeps_transparency, preview_steps
+from opendalle.dalle2.pipeline import Dalle2, keeps_transparency, preview_steps
+from opendalle.dalle2.settings import Dalle2Config, StageSettings
 
 SMALL = {"width": 16, "height": 16}
 
@@ -152,7 +153,6 @@ def test_preview_steps_are_even_and_never_the_last() -> None:
 
 def test_settings_survive_json() -> None:
     from opendalle.checkpoint.configs import from_plain
-    from opendalle.dalle2.pipeline import Dalle2Config
 
     config = Dalle2Config(prior=StageSettings(prediction="x0"), decoder=StageSettings(), upsampler=None)
     assert from_plain(Dalle2Config, json.loads(json.dumps(asdict(config)))) == config

@@ -1,6 +1,7 @@
-import diffusers
 import numpy as np
 import pytest
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
 
 from opendalle.base.errors import BadRequest
 from opendalle.diffusion.grids import check_grid, even_snr, fast27, karlo, sections, strided
@@ -9,7 +10,7 @@ from opendalle.diffusion.schedules import cosine, flow
 
 @pytest.mark.parametrize("num_steps", [2, 7, 25, 50, 64, 250, 1000])
 def test_karlo_equals_diffusers(num_steps: int) -> None:
-    scheduler = diffusers.UnCLIPScheduler()
+    scheduler = UnCLIPScheduler()
     scheduler.set_timesteps(num_steps)
     assert karlo(1000, num_steps) == tuple(scheduler.timesteps.tolist())
 
@@ -22,7 +23,7 @@ def test_karlo_of_seven_and_of_one() -> None:
 @pytest.mark.parametrize("num_steps", [4, 10, 27, 50])
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
 def test_strided_equals_diffusers(spacing: str, num_steps: int) -> None:
-    scheduler = diffusers.DDIMScheduler(timestep_spacing=spacing)
+    scheduler = DDIMScheduler(timestep_spacing=spacing)
     scheduler.set_timesteps(num_steps)
     assert strided(1000, num_steps, spacing) == tuple(scheduler.timesteps.tolist())
 

@@ -33,7 +33,7 @@ def draws(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
 def test_kl_equals_quadrature() -> None:
     p, q = (0.3, 0.5), (-0.2, 0.8)
     x = torch.linspace(-8, 8, 20_001, dtype=torch.float64)
-    dense = [torch.from_numpy(stats.norm(mean, deviation).pdf(x)) for mean, deviation in (p, q)]
+    dense = [torch.from_numpy(stats.norm.pdf(x, mean, deviation)) for mean, deviation in (p, q)]
     expected = (dense[0] * (dense[0] / dense[1]).log()).sum() * float(x[1] - x[0])
     one, other = (Gaussian(mean=torch.tensor([[m]]), log_variance=torch.tensor([[2 * math.log(s)]])) for m, s in (p, q))
     assert gaussian_kl(one, other).item() == pytest.approx(float(expected), abs=1e-5)
@@ -54,7 +54,7 @@ def test_all_levels_of_a_pixel_have_probability_one(mean: float, deviation: floa
             torch.tensor([torch.inf], dtype=torch.float64),
         ]
     )
-    expected = torch.from_numpy(stats.norm(mean, deviation).cdf(edges)).diff()
+    expected = torch.from_numpy(stats.norm.cdf(edges, mean, deviation)).diff()
     torch.testing.assert_close(probability[:, 0], expected, rtol=0, atol=1e-6)
 
 
@@ -109,7 +109,7 @@ def test_each_term_equals_the_weighted_squared_error_of_the_paper() -> None:
 def test_the_bound_is_above_the_true_cost_and_close_to_it_for_gaussian_data() -> None:
     """Data of eight-bit levels from a wide Gaussian and its exact denoiser: the bound must not undercut the entropy."""
     schedule, spread, generator = cosine(100), 0.3, torch.Generator().manual_seed(0)
-    probability = torch.from_numpy(stats.norm(0, spread).pdf(LEVELS))
+    probability = torch.from_numpy(stats.norm.pdf(LEVELS, 0, spread))
     probability /= probability.sum()
     entropy = float(-(probability * probability.log2()).sum())
     x0 = LEVELS[torch.multinomial(probability, 4_000, replacement=True, generator=generator)].reshape(1, -1)

@@ -1,8 +1,8 @@
 import itertools
 
-import diffusers
 import pytest
 import torch
+from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
 
 from opendalle.base.errors import OpenDalleError
 from opendalle.base.protocols import Denoised
@@ -51,7 +51,7 @@ def test_min_snr_equals_the_published_weights() -> None:
 
 
 def test_learned_range_equals_diffusers_on_a_strided_grid() -> None:
-    scheduler = diffusers.UnCLIPScheduler(variance_type="learned_range")
+    scheduler = UnCLIPScheduler(variance_type="learned_range")
     exact = cosine()  # theirs multiplies a thousand float32 numbers: put the exact product in, to compare formulas
     scheduler.alphas_cumprod = exact.alpha_bar
     scheduler.betas = 1 - exact.alpha_bar / torch.cat([torch.ones(1).double(), exact.alpha_bar[:-1]])

@@ -1,8 +1,8 @@
 import itertools
 
-import diffusers
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from opendalle.base.errors import BadConfig
 from opendalle.diffusion.predictions import PREDICTIONS, check_prediction, target, to_denoised
@@ -27,7 +27,7 @@ def test_what_is_asked_for_can_be_turned_back(kind: str, name: str) -> None:
 def test_v_equals_diffusers() -> None:
     x0, eps = torch.randn(2, 1000, 5, generator=torch.Generator().manual_seed(0))
     t = torch.arange(1000)
-    theirs = diffusers.DDPMScheduler(beta_schedule="linear").get_velocity(x0, eps, t)
+    theirs = DDPMScheduler(beta_schedule="linear").get_velocity(x0, eps, t)
     torch.testing.assert_close(target("v", x0, eps, t, linear()), theirs, rtol=0, atol=1e-5)
 
 

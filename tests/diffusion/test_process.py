@@ -2,9 +2,9 @@
 
 import math
 
-import diffusers
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from opendalle.base.protocols import Denoised
 from opendalle.diffusion.predictions import eps_beside
@@ -160,7 +160,7 @@ def test_variances_equal_the_formulas_of_the_paper() -> None:
 
 def test_q_sample_equals_diffusers() -> None:
     x0, eps = torch.randn(2, 1000, 3, generator=torch.Generator().manual_seed(0))
-    theirs = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2").add_noise(x0, eps, torch.arange(1000))
+    theirs = DDPMScheduler(beta_schedule="squaredcos_cap_v2").add_noise(x0, eps, torch.arange(1000))
     torch.testing.assert_close(q_sample(x0, torch.arange(1000), eps, cosine()), theirs, rtol=0, atol=1e-5)
 
 

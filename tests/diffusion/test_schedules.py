@@ -1,6 +1,7 @@
-import diffusers
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from opendalle.base.errors import BadConfig
 from opendalle.diffusion.schedules import SCHEDULES, Schedule, cosine, flow, linear, scaled_linear, schedule_from_name
@@ -17,7 +18,7 @@ from opendalle.diffusion.schedules import SCHEDULES, Schedule, cosine, flow, lin
     ],
 )
 def test_tables_equal_diffusers(ours: Schedule, theirs: dict) -> None:
-    expected = diffusers.DDPMScheduler(**theirs).alphas_cumprod.double()
+    expected = DDPMScheduler(**theirs).alphas_cumprod.double()
     torch.testing.assert_close(ours.alpha_bar, expected, rtol=2e-4, atol=1e-6)  # theirs is a float32 product
 
 
@@ -32,7 +33,7 @@ def test_the_cosine_table_equals_a_plain_loop() -> None:
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_flow_sigmas_equal_diffusers(shift: float) -> None:
-    theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift).sigmas.double().flip(0)
+    theirs = torch.as_tensor(FlowMatchEulerDiscreteScheduler(shift=shift).sigmas).double().flip(0)
     torch.testing.assert_close(flow(1000, shift).sigma(torch.arange(1000)), theirs, rtol=0, atol=1e-6)
 
 

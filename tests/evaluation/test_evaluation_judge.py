@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from opendalle.base.errors import BadConfig, BadData, BadPicture
 from opendalle.data.emoji.painting import SHAPES
@@ -34,9 +34,16 @@ def test_presets_keep_their_budget(preset, most: float):
     judge = Judge(preset(CONCEPTS, STYLES))
     num_parameters = sum(parameter.numel() for parameter in judge.parameters())
     assert 1.5e6 < num_parameters < 2.5e6
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        judge(torch.zeros(1, 3, judge.config.size, judge.config.size))
-    assert counter.get_total_flops() / 2 < most
+    products = []
+
+    def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
+        products.append(output.numel() * module.weight[0].numel())  # each output is a sum of as many products
+
+    for module in judge.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    judge.look(torch.zeros(1, 3, judge.config.size, judge.config.size))
+    assert most / 3 < sum(products) < most
 
 
 def test_same_seed_same_weights_and_the_global_generator_is_left_alone():
@@ -116,18 +123,18 @@ def toy_batch(num: int, seed: int) -> JudgeBatch:
 
 def test_the_objective_teaches():
     judge = Judge(TINY)
-    objective = JudgeObjective(judge, JudgeObjectiveConfig(softest=0.6))
+    objective = JudgeObjective(judge, JudgeObjectiveConfig(softest=0.6, noise=0.05, scale=(0.9, 1.1)))
     assert list(objective.groups) == ["judge"]
     optimiser, rng = torch.optim.AdamW(judge.parameters(), lr=3e-3), generator()
     watched = []
-    for step in range(80):
-        losses = objective(toy_batch(48, step), rng)
+    for step in range(60):
+        losses = objective(toy_batch(32, step), rng)
         optimiser.zero_grad()
         losses.total["judge"].backward()
         optimiser.step()
         watched.append(losses.watch)
     assert np.mean([one["top1"] for one in watched[:5]]) < 0.6
-    assert np.mean([one["top1"] for one in watched[-10:]]) > 0.85
+    assert np.mean([one["top1"] for one in watched[-10:]]) > 0.8
     assert np.mean([one["concept"] for one in watched[-10:]]) < np.mean([one["concept"] for one in watched[:5]]) - 0.3
 
 

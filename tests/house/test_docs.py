@@ -1,8 +1,10 @@
 """Every public name says what it is, every room has a page, and every example runs."""
 
+import ast
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +32,7 @@ def test_every_room_has_a_page_and_the_index_lists_it(house):
 
 
 def pages():
-    root = __import__("pathlib").Path(__file__).parents[2]
-    found = [root / page for page in PAGES]
+    found = [Path(__file__).parents[2] / page for page in PAGES]
     return [path for one in found for path in (sorted(one.rglob("*.md")) if one.is_dir() else [one]) if path.is_file()]
 
 
@@ -61,9 +62,21 @@ def test_every_link_of_a_page_leads_somewhere(page):
     assert [one for one in links(text) if not (page.parent / one).exists()] == []
 
 
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_every_example_of_a_page_is_python(page):
+    for language, body in blocks(page.read_text(encoding="utf-8")):
+        if language == "python":
+            ast.parse(body)
+
+
+def told_pages():
+    """Pages that a reader types from; a room's page may show a line out of its context."""
+    return [page for page in pages() if page.parent.name != "rooms"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", told_pages(), ids=lambda page: page.name)
 def test_every_example_of_a_page_runs(house, page, tmp_path, monkeypatch, capsys):
     """Blocks of one page share their names and their folder, top to bottom, as a reader would type them."""
     from opendalle.cli.app import run

@@ -2,9 +2,15 @@
 
 from collections.abc import Callable
 
-import diffusers
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_heun_discrete import FlowMatchHeunDiscreteScheduler
+from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
 from opendalle.base.rng import normal_like_rows, picture_generator
@@ -66,7 +72,7 @@ def theirs(scheduler, channels: int = 3, **knobs) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 def test_ddim(kind: str, eta: float) -> None:
-    scheduler = diffusers.DDIMScheduler(
+    scheduler = DDIMScheduler(
         beta_schedule="linear", prediction_type=KINDS[kind], clip_sample=False, timestep_spacing="trailing"
     )
     scheduler.set_timesteps(10)
@@ -78,7 +84,7 @@ def test_ddim(kind: str, eta: float) -> None:
 
 
 def test_ddim_with_clipping() -> None:
-    scheduler = diffusers.DDIMScheduler(beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing")
+    scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing")
     scheduler.set_timesteps(10)
     grid = strided(1000, 10)
     close(ours(grid, same_tables(scheduler), "ddim", prediction="eps", clip=(-1.0, 1.0)), theirs(scheduler))
@@ -89,7 +95,7 @@ def test_ddim_with_clipping() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variance", ["fixed-small", "fixed-large"])
 def test_ddpm(kind: str, variance: str) -> None:
-    scheduler = diffusers.DDPMScheduler(
+    scheduler = DDPMScheduler(
         beta_schedule="squaredcos_cap_v2", prediction_type=KINDS[kind], variance_type=variance.replace("-", "_")
     )
     grid = (999, 801, 640, 333, 120, 119, 30, 0)
@@ -100,9 +106,7 @@ def test_ddpm(kind: str, variance: str) -> None:
 
 
 def test_ddpm_with_learned_variance() -> None:
-    scheduler = diffusers.DDPMScheduler(
-        num_train_timesteps=25, beta_schedule="squaredcos_cap_v2", variance_type="learned_range"
-    )
+    scheduler = DDPMScheduler(num_train_timesteps=25, beta_schedule="squaredcos_cap_v2", variance_type="learned_range")
     scheduler.set_timesteps(25)
     grid = tuple(range(24, -1, -1))
     options = SamplerOptions(variance="learned")
@@ -128,7 +132,7 @@ def karlo_walk(scheduler, channels: int) -> Tensor:
 )
 def test_karlo(num_steps: int, kind: str, variance: str, limit: float) -> None:
     """Karlo's prior, decoder and upsampler schedulers."""
-    scheduler = diffusers.UnCLIPScheduler(variance_type=variance, prediction_type=KINDS[kind], clip_sample_range=limit)
+    scheduler = UnCLIPScheduler(variance_type=variance, prediction_type=KINDS[kind], clip_sample_range=limit)
     scheduler.set_timesteps(num_steps)
     # Their float32 tables round beta_0 by 5e-4 of itself, which scales the finished picture: compare the formulas.
     exact = cosine()
@@ -154,7 +158,7 @@ GRIDS = [(999, 760, 555, 300, 120, 14), (999,), (999, 400), tuple(range(999, 0, 
 @pytest.mark.parametrize("grid", GRIDS, ids=len)
 @pytest.mark.parametrize(("kind", "table"), [("v", "squaredcos_cap_v2"), ("x0", "linear"), ("eps", "linear")])
 def test_dpm_plus_plus(kind: str, table: str, grid: tuple[int, ...]) -> None:
-    scheduler = diffusers.DPMSolverMultistepScheduler(beta_schedule=table, prediction_type=KINDS[kind])
+    scheduler = DPMSolverMultistepScheduler(beta_schedule=table, prediction_type=KINDS[kind])
     scheduler.set_timesteps(timesteps=list(grid))
     close(ours(grid, same_tables(scheduler), "dpm++2m", prediction=kind), theirs(scheduler))
 
@@ -163,7 +167,7 @@ def test_dpm_plus_plus(kind: str, table: str, grid: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("corrector", [True, False])
 @pytest.mark.parametrize(("kind", "table"), [("v", "scaled_linear"), ("x0", "linear"), ("eps", "linear")])
 def test_unipc(kind: str, table: str, corrector: bool, num_steps: int) -> None:
-    scheduler = diffusers.UniPCMultistepScheduler(
+    scheduler = UniPCMultistepScheduler(
         beta_schedule=table,
         prediction_type=KINDS[kind],
         final_sigmas_type="zero",
@@ -178,21 +182,21 @@ def test_unipc(kind: str, table: str, corrector: bool, num_steps: int) -> None:
 
 @pytest.mark.parametrize("shift", [1.0, 2.5])
 def test_flow_euler(shift: float) -> None:
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    scheduler = FlowMatchEulerDiscreteScheduler()
     schedule, grid = flow(1000, shift), strided(1000, 8)
     scheduler.set_timesteps(sigmas=schedule.sigma(torch.tensor(grid)).tolist())
     run, x = network(), noise()
     for step, t in zip(grid, scheduler.timesteps, strict=True):
-        x = scheduler.step(run(x, torch.full((2,), step)), t, x).prev_sample
+        x = scheduler.step(run(x, torch.full((2,), step)), t, x, return_dict=False)[0]
     close(ours(grid, schedule, "euler", prediction="flow"), x)
     close(ours(grid, schedule, "ddim", prediction="flow"), x)
 
 
 def test_flow_heun() -> None:
-    scheduler = diffusers.FlowMatchHeunDiscreteScheduler()
+    scheduler = FlowMatchHeunDiscreteScheduler()
     scheduler.set_timesteps(10)
     grid = tuple(round(t) - 1 for t in scheduler.timesteps.tolist())
     run, x = network(), noise()
     for step, t in zip(grid, scheduler.timesteps, strict=True):
-        x = scheduler.step(run(x, torch.full((2,), step)), t, x).prev_sample
+        x = scheduler.step(run(x, torch.full((2,), step)), t, x, return_dict=False)[0]
     close(ours(tuple(dict.fromkeys(grid)), flow(), "heun", prediction="flow"), x)

@@ -200,7 +200,7 @@ def test_stopping_to_iterate_cancels(sampler: str) -> None:
     assert calls == [], "nothing runs before it is asked for"
     next(walk)
     next(walk)
-    walk.close()
+    del walk
     assert len(calls) == (4 if sampler == "heun" else 2)
 
 

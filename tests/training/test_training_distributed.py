@@ -26,12 +26,12 @@ import torch._dynamo  # optimisers import it when first made: once is enough for
 class Plain:
     def __init__(self, born):
         torch.manual_seed(born)
-        self.net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-        self.net.unused = nn.Linear(2, 2)
+        self.net = nn.ModuleDict({"used": nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))})
+        self.net["unused"] = nn.Linear(2, 2)
         self.groups = {"net": self.net}
 
     def __call__(self, batch, rng):
-        return Losses(total={"net": (self.net(batch) - batch.sum(1, keepdim=True)).square().mean()})
+        return Losses(total={"net": (self.net["used"](batch) - batch.sum(1, keepdim=True)).square().mean()})
 
 class OwnBackward(Plain):
     def backward(self, batch, rng):

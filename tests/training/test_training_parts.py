@@ -62,6 +62,8 @@ def test_only_weights_decay() -> None:
 def test_optimiser_memory_goes_round_by_name() -> None:
     module, twin = Bricks(), Bricks()
     twin.load_state_dict(module.state_dict())
+    for one in (module, twin):  # a fused step walks weights and memory side by side: both must be laid out alike
+        one.stem.to(memory_format=torch.channels_last)
     optimisers = [make_optimiser(one, AdamWConfig()) for one in (module, twin)]
 
     def step(which: int) -> None:
@@ -74,7 +76,7 @@ def test_optimiser_memory_goes_round_by_name() -> None:
     twin.load_state_dict(module.state_dict())
     tensors = optimiser_tensors(optimisers[0], module)
     assert set(tensors) == {f"{k}/stem.{p}" for k in ("step", "exp_avg", "exp_avg_sq") for p in ("weight", "bias")}
-    load_optimiser(optimisers[1], twin, {name: one.clone() for name, one in tensors.items()})
+    load_optimiser(optimisers[1], twin, {name: one.contiguous() for name, one in tensors.items()})
     step(0)
     step(1)
     assert torch.equal(module.stem.weight, twin.stem.weight)

@@ -69,6 +69,7 @@ def _on_folder(pipeline: Any, data: Path, out: Path | None, num: int | None) -> 
 def _on_world(pipeline: Any, data: Path, out: Path | None, num: int | None) -> "Iterator[Score]":
     from opendalle import pretrained
     from opendalle.data.emoji.world import World
+    from opendalle.evaluation.questions import emoji_paper
     from opendalle.evaluation.runner import evaluate as examine
 
     world = World(data)
@@ -76,36 +77,5 @@ def _on_world(pipeline: Any, data: Path, out: Path | None, num: int | None) -> "
         judge_256 = pretrained.load("judge-256-emoji")
     except BadModel:  # not shipped: its rows are left out of the report
         judge_256 = None
-    paper = _paper(world)
-    yield from examine(
-        pipeline,
-        world=world,
-        judge=pretrained.load("judge"),
-        judge_256=judge_256,
-        paper=paper if num is None else paper.first(num),
-        out=out,
-    )
-
-
-def _paper(world: Any) -> Any:
-    """Return every question that the world has an answer to."""
-    from opendalle.data.emoji import prompts
-    from opendalle.evaluation.questions import Paper, Question
-
-    def asked(found: list[prompts.Prompt]) -> list[Question]:
-        return [
-            Question(prompt=one.prompt, keys=one.keys, style=one.style, truth=one.truth, twin=one.twin) for one in found
-        ]
-
-    def scenes(skills: tuple[str, ...], held_out: bool) -> list[Question]:
-        each = [prompts.scene_prompts(world, skill, held_out=held_out) for skill in skills]
-        return asked([one for row in zip(*each, strict=True) for one in row])  # so that the first n ask every skill
-
-    return Paper(
-        seen=asked(prompts.seen_names(world)),
-        cells=asked(prompts.held_out_cells(world)),
-        chinese=asked(prompts.chinese_twins(world)),
-        paraphrases=asked(prompts.paraphrases(world)),
-        scenes=scenes(prompts.SKILLS, held_out=False),
-        new_scenes=scenes(prompts.COMBINED_SKILLS, held_out=True),
-    )
+    paper = emoji_paper(world) if num is None else emoji_paper(world, num, num)
+    yield from examine(pipeline, world=world, judge=pretrained.load("judge"), judge_256=judge_256, paper=paper, out=out)

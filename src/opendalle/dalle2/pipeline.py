@@ -12,7 +12,7 @@ Source: unCLIP, arXiv:2204.06125, section 2.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from opendalle.base.axes import Embeddings, Grid, Mask, Pictures
-from opendalle.base.errors import BadRequest, require
+from opendalle.base.errors import BadRequest
 from opendalle.base.protocols import Hooks
 from opendalle.base.records import Sample
 from opendalle.base.request import Request
@@ -29,70 +29,15 @@ from opendalle.clip.model import CLIP, TextEncoding
 from opendalle.codec.protocol import Codec
 from opendalle.dalle2.decoder import Decoder
 from opendalle.dalle2.prior import DiffusionPrior
-from opendalle.diffusion.grids import even_snr, fast27, karlo, strided
-from opendalle.diffusion.predictions import Prediction
-from opendalle.diffusion.schedules import Schedule, schedule_from_name
+from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.pictures import composite, from_array
-from opendalle.samplers.course import SamplerOptions, SamplerState, Variance
+from opendalle.samplers.course import SamplerOptions, SamplerState
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.sample import last_state, sample
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.upsampling.network import Upsampler
 
 TRANSPARENT_WORDS = ("sticker", "transparent", "贴纸", "透明")  # a prompt that asks for no background
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageSettings:
-    """How one diffusion network of the cascade was trained, and how it is sampled when nobody says otherwise."""
-
-    schedule: str = "cosine"  # of its training
-    num_train_steps: int = 1000  # of its training
-    prediction: Prediction = "eps"  # what it was trained to say
-    sampler: str = "ddim"  # best at few steps, by bench/generate.py
-    steps: int = 20  # the fewest within 1 % of the best, by bench/generate.py
-    spacing: Literal["trailing", "karlo", "fast27", "even-snr"] = "trailing"  # which steps are visited
-    guidance: float = 1.0  # 1 is off
-    clip: float | None = None  # the data lie within +- this; None: no known range
-    variance: Variance = "fixed-small"  # of the ddpm sampler
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, f"steps is {self.steps}", "at least 1")
-        require(self.guidance >= 0, f"guidance is {self.guidance}", "at least 0; 1 is off")
-        require(self.clip is None or self.clip > 0, f"clip is {self.clip}", "a positive range, or None")
-        known = ("trailing", "karlo", "fast27", "even-snr")
-        require(self.spacing in known, f"spacing is {self.spacing!r}", "one of " + ", ".join(known))
-
-    def make_schedule(self) -> Schedule:
-        """Build the schedule of its training."""
-        return schedule_from_name(self.schedule, self.num_train_steps)
-
-    def grid(self, schedule: Schedule, steps: int | None) -> tuple[int, ...]:
-        """Choose the steps to visit; None: as many as the settings say."""
-        steps = self.steps if steps is None else steps
-        if self.spacing == "fast27" and steps == 27:
-            return fast27(self.num_train_steps)
-        if self.spacing == "even-snr":
-            return even_snr(schedule, steps)
-        return (karlo if self.spacing == "karlo" else strided)(self.num_train_steps, steps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dalle2Config:
-    """Settings of a whole DALL·E 2; the networks' own configs travel with their weights."""
-
-    prior: StageSettings  # over CLIP's picture embeddings
-    decoder: StageSettings  # over the codec's grid
-    upsampler: StageSettings | None = None  # over pixels; None: there is no upsampler
-    candidates: int = 2  # embeddings drawn, of which the one nearest to the caption is kept (section 2.2)
-    unit_embeddings: bool = True  # whether the decoder was trained on unit-length z_i; False: on CLIP's raw output
-
-    def __post_init__(self) -> None:
-        for name in ("prior", "decoder", "upsampler"):
-            stage = getattr(self, name)
-            if isinstance(stage, dict):  # as it comes back from JSON
-                object.__setattr__(self, name, StageSettings(**stage))
-        require(self.candidates >= 1, f"candidates is {self.candidates}", "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

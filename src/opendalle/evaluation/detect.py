@@ -38,7 +38,7 @@ class DetectConfig:
     side: int = 128  # pixels a side on which things are told apart; crops are cut from the picture itself
     border: float = 0.04  # width of the frame that shows the background
     tolerance: float = 12.0  # CIELAB distance within which a pixel is background
-    bridge: float = 0.012  # how far parts reach out before they are joined into one thing
+    bridge: float = 0.008  # how far parts reach out before they are joined into one thing
     smallest: float = 0.006  # area of the smallest thing
     near: float = 0.05  # gap across which a fragment may still belong to a larger thing
     fragment: float = 0.35  # area of a fragment, as a share of the larger thing's
@@ -114,21 +114,15 @@ def detect(
         BadData: when the judge does not know a concept of the vocabulary.
     """
     config = config or DetectConfig()
-    columns = _columns(judge, vocabulary)
     full = np.asarray(picture.convert("RGBA"))
     small = np.asarray(picture.convert("RGBA").resize((config.side, config.side), Image.Resampling.BOX))
     behind = regions.backdrop(small, max(1, round(config.border * config.side)), config.tolerance)
+    background = TRANSPARENT if behind.rgb is None else colour_name(behind.rgb, 0.0)
+    eye = _Eye(full, behind, judge, _columns(judge, vocabulary), config)
     front = regions.foreground(small, behind, config.tolerance)
     smallest = max(2, round(config.smallest * config.side**2))
-    things = regions.parts(front, round(config.bridge * config.side), smallest)
-    things = _settle(things, full, behind, judge, columns, config, smallest)
-    background = TRANSPARENT if behind.rgb is None else colour_name(behind.rgb, 0.0)
-    if not things:
-        return Detection(background, behind.share, ())
-    chances = _name_crops(things, full, behind, judge, columns, config)
-    found = [
-        _found(thing, chance, small, judge, columns, config) for thing, chance in zip(things, chances, strict=True)
-    ]
+    things = _settle(regions.parts(front, round(config.bridge * config.side), smallest), eye, smallest)
+    found = [_found(thing, chance, small, eye) for thing, chance in zip(things, eye.name(things), strict=True)]
     found.sort(key=lambda one: -one.confidence)
     return Detection(background, behind.share, tuple(found))
 
@@ -142,33 +136,59 @@ def _columns(judge: Judge, vocabulary: Sequence[str] | None) -> list[int]:
     return [index_of[concept] for concept in wanted]
 
 
-def _settle(
-    things: list[regions.BinaryMask],
-    full: UInt8[np.ndarray, "h w 4"],
-    behind: regions.Backdrop,
-    judge: Judge,
-    columns: list[int],
-    config: DetectConfig,
-    smallest: int,
-) -> list[regions.BinaryMask]:
+@dataclass(frozen=True)
+class _Eye:
+    """The judge looking at parts of one picture."""
+
+    full: UInt8[np.ndarray, "h w 4"]  # the picture itself; masks are of `config.side`
+    behind: regions.Backdrop
+    judge: Judge
+    columns: list[int]  # of the vocabulary
+    config: DetectConfig
+
+    def name(self, things: Sequence[regions.BinaryMask]) -> Float[np.ndarray, "n v"]:
+        """Return probabilities over the vocabulary for a crop of each thing, alone on the picture's background."""
+        if not things:
+            return np.zeros((0, len(self.columns)))
+        crops = torch.stack([self.crop(thing) for thing in things])
+        return self.judge.look(crops).concept[:, self.columns].softmax(dim=1).numpy()
+
+    def sure(self, things: Sequence[regions.BinaryMask]) -> Float[np.ndarray, " n"]:
+        """Return the probability of each thing's likeliest name."""
+        return self.name(things).max(axis=1, initial=0.0)
+
+    def crop(self, thing: regions.BinaryMask) -> Float[Tensor, "3 s s"]:
+        """Cut one thing out of the full picture, square, with a margin; other things are painted over."""
+        height, width = self.full.shape[:2]
+        reach = regions.grow(thing, 2)  # keep the soft rim
+        own = np.asarray(Image.fromarray(reach).resize((width, height), Image.Resampling.NEAREST))
+        alpha = np.where(own, self.full[..., 3], 0).astype(np.uint8)
+        alone = Image.fromarray(np.dstack([self.full[..., :3], alpha]))
+        left, top, right, bottom = regions.box_of(thing)
+        across, down = width / self.config.side, height / self.config.side
+        side = max((right - left) * across, (bottom - top) * down) * (1 + 2 * self.config.margin)
+        x, y = round((left + right) / 2 * across - side / 2), round((top + bottom) / 2 * down - side / 2)
+        piece = alone.crop((x, y, x + max(2, round(side)), y + max(2, round(side))))  # beyond the frame: transparent
+        canvas = Image.new("RGB", piece.size, self.behind.rgb or (255, 255, 255))
+        canvas.paste(piece.convert("RGB"), mask=piece.getchannel("A"))
+        size = self.judge.config.size
+        resized = canvas.resize((size, size), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def _settle(things: Sequence[regions.BinaryMask], eye: _Eye, smallest: int) -> list[regions.BinaryMask]:
     """Cut things that are two and join fragments, where the judge is surer of the outcome."""
-
-    def sure(masks: list[regions.BinaryMask]) -> Float[np.ndarray, " n"]:
-        if not masks:
-            return np.zeros(0)
-        return _name_crops(masks, full, behind, judge, columns, config).max(axis=1)
-
     settled: list[regions.BinaryMask] = []
-    for thing, whole in zip(things, sure(things), strict=True):
+    for thing, whole in zip(things, eye.sure(things), strict=True):
         pieces = regions.split_at_waist(thing, smallest)
-        better = len(pieces) > 1 and sure(pieces).mean() > whole + config.surer
+        better = len(pieces) > 1 and eye.sure(pieces).mean() > whole + eye.config.surer
         settled += pieces if better else [thing]
     settled.sort(key=lambda mask: -int(mask.sum()))
     kept: list[regions.BinaryMask] = []
     for thing in settled:
-        host = _host(thing, kept, config)
+        host = _host(thing, kept, eye.config)
         if host is not None:
-            alone, together = sure([kept[host], kept[host] | thing])
+            alone, together = eye.sure([kept[host], kept[host] | thing])
             if together >= alone:
                 kept[host] = kept[host] | thing
                 continue
@@ -176,7 +196,7 @@ def _settle(
     return kept
 
 
-def _host(thing: regions.BinaryMask, larger: list[regions.BinaryMask], config: DetectConfig) -> int | None:
+def _host(thing: regions.BinaryMask, larger: Sequence[regions.BinaryMask], config: DetectConfig) -> int | None:
     """Return the nearest larger thing that this one could be a fragment of."""
     box = regions.box_of(thing)
     gaps = [
@@ -188,55 +208,10 @@ def _host(thing: regions.BinaryMask, larger: list[regions.BinaryMask], config: D
     return nearest[1] if nearest[0] <= config.near * config.side else None
 
 
-def _name_crops(
-    things: list[regions.BinaryMask],
-    full: UInt8[np.ndarray, "h w 4"],
-    behind: regions.Backdrop,
-    judge: Judge,
-    columns: list[int],
-    config: DetectConfig,
-) -> Float[np.ndarray, "n v"]:
-    """Return the judge's probabilities over the vocabulary for a crop of each thing, alone on its background."""
-    crops = torch.stack([_crop(thing, full, behind, judge.config.size, config) for thing in things])
-    return judge.look(crops).concept[:, columns].softmax(dim=1).numpy()
-
-
-def _crop(
-    thing: regions.BinaryMask,
-    full: UInt8[np.ndarray, "h w 4"],
-    behind: regions.Backdrop,
-    size: int,
-    config: DetectConfig,
-) -> Float[Tensor, "3 s s"]:
-    """Cut one thing out of the full picture, square, with a margin, and lay it on the picture's own background."""
-    height, width = full.shape[:2]
-    ground = behind.rgb or (255, 255, 255)
-    reach = regions.grow(thing, 2)  # keep the soft rim
-    own = np.asarray(Image.fromarray(reach).resize((width, height), Image.Resampling.NEAREST))
-    alpha = np.where(own, full[..., 3], 0).astype(np.uint8)
-    alone = Image.fromarray(np.dstack([full[..., :3], alpha]))
-    left, top, right, bottom = regions.box_of(thing)
-    across, down = width / config.side, height / config.side
-    side = max((right - left) * across, (bottom - top) * down) * (1 + 2 * config.margin)
-    x, y = (left + right) / 2 * across - side / 2, (top + bottom) / 2 * down - side / 2
-    # Pasting through the mask also paints what lies outside the frame.
-    cut = (round(x), round(y), round(x) + max(2, round(side)), round(y) + max(2, round(side)))
-    piece = alone.crop(cut)
-    canvas = Image.new("RGB", piece.size, ground)
-    canvas.paste(piece.convert("RGB"), mask=piece.getchannel("A"))
-    resized = canvas.resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 127.5 - 1
-
-
 def _found(
-    thing: regions.BinaryMask,
-    chance: Float[np.ndarray, " v"],
-    small: UInt8[np.ndarray, "h w 4"],
-    judge: Judge,
-    columns: list[int],
-    config: DetectConfig,
+    thing: regions.BinaryMask, chance: Float[np.ndarray, " v"], small: UInt8[np.ndarray, "h w 4"], eye: _Eye
 ) -> Found:
-    side = config.side
+    side = eye.config.side
     left, top, right, bottom = regions.box_of(thing)
     core = regions.depth(thing) > 1  # the rim is mixed with the background
     pixels = small[..., :3][core if core.sum() >= 8 else thing]
@@ -244,8 +219,8 @@ def _found(
     return Found(
         box=(left / side, top / side, right / side, bottom / side),
         area=float(thing.mean()),
-        probabilities={judge.config.concepts[columns[index]]: float(chance[index]) for index in order},
-        colours=colour_shares(pixels, config.abstain),
+        probabilities={eye.judge.config.concepts[eye.columns[index]]: float(chance[index]) for index in order},
+        colours=colour_shares(pixels, eye.config.abstain),
     )
 
 

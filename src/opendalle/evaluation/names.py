@@ -154,6 +154,8 @@ def memorisation(drawn: Answers, world: World) -> Iterator[Score]:
     """Tell drawing from copying: are drawn pictures nearer to training pictures than to ones never trained on?"""
     rng = np.random.default_rng(_SEED)
     trained, unseen = split_pictures(world)
+    if min(len(trained), len(unseen)) < 2:
+        return  # nothing to compare with
     for name, look in (("judge", _judge_features(drawn.judge)), ("random", random_features)):
         result = copying(look(tensor_of(drawn.pictures, 64)), look(trained), look(unseen), rng)
         note = "nearest training over nearest held-out distance, equal set sizes; 1 is drawing, 0 copying"

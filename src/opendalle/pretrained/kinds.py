@@ -20,8 +20,9 @@ from opendalle.clip.model import CLIP, CLIPConfig
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
 from opendalle.dalle2.decoder import Decoder, DecoderConfig
-from opendalle.dalle2.pipeline import Dalle2, Dalle2Config, Dalle2Parts
+from opendalle.dalle2.pipeline import Dalle2, Dalle2Parts
 from opendalle.dalle2.prior import DiffusionPrior, DiffusionPriorConfig
+from opendalle.dalle2.settings import Dalle2Config
 from opendalle.evaluation.judge import Judge, JudgeConfig
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.upsampling.network import Upsampler, UpsamplerConfig

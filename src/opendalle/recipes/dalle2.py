@@ -13,8 +13,8 @@ from opendalle.clip.model import CLIP
 from opendalle.codec.protocol import Codec
 from opendalle.dalle2.decoder import DECODER_PRESETS, Decoder
 from opendalle.dalle2.objectives import DecoderLossConfig, DecoderObjective, PriorLossConfig, PriorObjective
-from opendalle.dalle2.pipeline import Dalle2Config, StageSettings
 from opendalle.dalle2.prior import PRIOR_PRESETS, DiffusionPrior
+from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.data.embeddings import EmbeddingStore
 from opendalle.pretrained.kinds import find_model, load_folder, load_tokenizer
 from opendalle.recipes.card import card_of

@@ -1,0 +1,243 @@
+"""Karlo's three walks from noise, and the whole cascade: the same noise ends in the same picture.
+
+Both sides draw from generators of the same seeds, one a picture, in the same order: first noise, then the noise of each
+step but the last, stage after stage.  So nothing needs to be injected, and the order itself is under test.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UnCLIPScheduler
+from diffusers.pipelines.deprecated.unclip.pipeline_unclip import UnCLIPPipeline
+from torch import Generator, Tensor, nn
+
+from opendalle.base.request import Request
+from opendalle.base.rng import normal_like_rows, picture_generator
+from opendalle.clip.model import CLIP, CLIPConfig, TextEncoding
+from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
+from opendalle.dalle2.pipeline import Dalle2, Dalle2Parts, Prompted
+from opendalle.diffusion.grids import karlo as karlo_grid
+from opendalle.diffusion.schedules import cosine
+from opendalle.pretrained.maps.karlo_configs import pipeline_config
+from opendalle.samplers.course import SamplerOptions
+from opendalle.samplers.guided import GuidedDenoise
+from opendalle.samplers.sample import last_state, sample
+from opendalle.tokenizers.bpe import BytePairTokenizer
+from opendalle.upsampling.network import Upsampler
+
+SCHEDULERS = {
+    "prior": {"prediction_type": "sample", "variance_type": "fixed_small_log", "clip_sample_range": 5.0},
+    "decoder": {"prediction_type": "epsilon", "variance_type": "learned_range", "clip_sample_range": 1.0},
+    "super_res": {"prediction_type": "epsilon", "variance_type": "fixed_small_log", "clip_sample_range": 1.0},
+}
+SCHEDULE = cosine(1000)
+
+
+class LastStepUpsampler(nn.Module):
+    """Karlo's two super-resolution networks as one: the second is asked at the last step of the grid, which is 0."""
+
+    def __init__(self, first: Upsampler, last: Upsampler) -> None:
+        super().__init__()
+        self.first, self.last = first, last
+
+    def forward(self, x_t: Tensor, t: Tensor, enlarged: Tensor) -> Tensor:
+        return (self.last if bool((t == 0).all()) else self.first)(x_t, t, enlarged)
+
+
+def generators(count: int = 2) -> list[Generator]:
+    return [picture_generator(11 + k) for k in range(count)]
+
+
+def their_walk(which: str, steps: int, x: Tensor, rng: Sequence[Generator], ask: Any) -> Tensor:
+    """The library's loop: the scheduler is told which step comes next."""
+    scheduler = UnCLIPScheduler(**SCHEDULERS[which])
+    scheduler.set_timesteps(steps)
+    for i, t in enumerate(scheduler.timesteps):
+        before = None if i + 1 == steps else scheduler.timesteps[i + 1]
+        x = scheduler.step(ask(x, t, i), t, x, prev_timestep=before, generator=list(rng)).prev_sample
+    return x
+
+
+def our_walk(denoise: GuidedDenoise, steps: int, x: Tensor, rng: Sequence[Generator], variance: Any) -> Tensor:
+    grid, options = karlo_grid(1000, steps), SamplerOptions(variance=variance)
+    walk = sample(denoise, x, grid, schedule=SCHEDULE, sampler="ddpm", options=options, generators=rng)
+    return last_state(walk).x_t
+
+
+def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("steps", [3, 7])
+def test_the_priors_walk(karlo, captions, empty, steps: int) -> None:
+    prior, start = karlo.prior, normal_like_rows(generators(), (32,))
+    pooled, states, mask = (
+        torch.cat([getattr(empty, one), getattr(captions, one)]) for one in ("pooled", "states", "mask")
+    )
+
+    def ask(x: Tensor, t: Tensor, i: int) -> Tensor:
+        both = karlo.theirs.prior(torch.cat([x, x]), t, pooled, states, mask).predicted_image_embedding
+        without, with_caption = both.chunk(2)
+        return without + 4.0 * (with_caption - without)
+
+    denoise = GuidedDenoise(
+        prior.step,
+        {"conditioning": prior.condition(captions.pooled, captions.states, captions.mask)},
+        {"conditioning": prior.condition(empty.pooled, empty.states, empty.mask)},
+        schedule=SCHEDULE,
+        prediction="x0",
+        scale=4.0,
+        clip=(-5.0, 5.0),
+    )
+    close(
+        our_walk(denoise, steps, start, generators(), "fixed-small"),
+        their_walk("prior", steps, start, generators(), ask),
+    )
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_the_decoders_walk(karlo, captions, empty, steps: int) -> None:
+    decoder, start = karlo.decoder, normal_like_rows(generators(), (3, 16, 16))
+    z = torch.randn(2, 32, generator=torch.Generator().manual_seed(3))
+    pooled, states, mask = (
+        torch.cat([getattr(empty, one), getattr(captions, one)]) for one in ("pooled", "states", "mask")
+    )
+    context, embedding = karlo.theirs.text_proj(
+        image_embeddings=z, prompt_embeds=pooled, text_encoder_hidden_states=states, do_classifier_free_guidance=True
+    )
+    seen = torch.nn.functional.pad(mask, (4, 0), value=True)
+
+    def ask(x: Tensor, t: Tensor, i: int) -> Tensor:
+        both = karlo.theirs.decoder(torch.cat([x, x]), t, context, class_labels=embedding, attention_mask=seen).sample
+        without, with_prompt = both[:, :3].chunk(2)
+        values = both[2:, 3:]  # the variance is the conditional half's
+        return torch.cat([without + 8.0 * (with_prompt - without), values], 1)
+
+    nowhere = torch.zeros(2, dtype=torch.bool)
+    denoise = GuidedDenoise(
+        decoder,
+        {"conditioning": decoder.condition(z, captions.pooled, captions.states, captions.mask)},
+        {"conditioning": decoder.condition(z, empty.pooled, empty.states, empty.mask, has_embedding=nowhere)},
+        schedule=SCHEDULE,
+        prediction="eps",
+        scale=8.0,
+        clip=(-1.0, 1.0),
+        learned_variance=True,
+        grid=karlo_grid(1000, steps),
+    )
+    close(
+        our_walk(denoise, steps, start, generators(), "learned"),
+        their_walk("decoder", steps, start, generators(), ask),
+        1e-4,
+    )
+
+
+def test_super_resolutions_walk_ends_with_another_network(karlo) -> None:
+    start = normal_like_rows(generators(), (3, 32, 32))
+    enlarged = karlo.first.condition(torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(4)) * 2 - 1)
+
+    def ask(x: Tensor, t: Tensor, i: int) -> Tensor:
+        network = karlo.theirs.super_res_last if i == 6 else karlo.theirs.super_res_first
+        return network(torch.cat([x, enlarged], 1), t).sample
+
+    def walk(network: nn.Module) -> Tensor:
+        denoise = GuidedDenoise(network, {"enlarged": enlarged}, schedule=SCHEDULE, clip=(-1.0, 1.0))
+        return our_walk(denoise, 7, start, generators(), "fixed-small")
+
+    expected = their_walk("super_res", 7, start, generators(), ask)
+    close(walk(LastStepUpsampler(karlo.first, karlo.last)), expected)
+    assert (walk(karlo.first) - expected).abs().max() > 0.01  # the last network does make a difference
+
+
+class TheirPipeline(UnCLIPPipeline):
+    """The published cascade, handed what CLIP says; the unconditional half first."""
+
+    said: tuple[Tensor, Tensor, Tensor]
+
+    def _encode_prompt(self, *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return self.said
+
+
+def their_picture(karlo, captions, empty) -> Tensor:
+    """Run the published pipeline; pictures in [0, 1]."""
+    theirs = karlo.theirs
+    pipeline = TheirPipeline(
+        **vars(theirs),
+        text_encoder=None,  # pyright: ignore[reportArgumentType]
+        tokenizer=None,  # pyright: ignore[reportArgumentType]
+        prior_scheduler=UnCLIPScheduler(**SCHEDULERS["prior"]),
+        decoder_scheduler=UnCLIPScheduler(**SCHEDULERS["decoder"]),
+        super_res_scheduler=UnCLIPScheduler(**SCHEDULERS["super_res"]),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.said = tuple(
+        torch.cat([getattr(empty, one), getattr(captions, one)]) for one in ("pooled", "states", "mask")
+    )
+    drawn: Any = pipeline(
+        prompt=["one", "two"],
+        prior_num_inference_steps=4,
+        decoder_num_inference_steps=3,
+        super_res_num_inference_steps=7,
+        generator=generators(),
+        output_type="np",
+    )
+    return torch.from_numpy(drawn.images).permute(0, 3, 1, 2)
+
+
+class Switching(Upsampler):
+    """`LastStepUpsampler` in the shape that a pipeline's parts want."""
+
+    last: Upsampler
+
+    def forward(self, x_t: Tensor, t: Tensor, enlarged: Tensor) -> Tensor:
+        return self.last(x_t, t, enlarged) if bool((t == 0).all()) else super().forward(x_t, t, enlarged)
+
+
+def our_pipeline(karlo) -> Dalle2:
+    """The house's own cascade over Karlo's networks; CLIP and tokenizer only fill their places."""
+    clip = CLIPConfig(
+        embed=32,
+        vocab=300,
+        context=12,
+        text_width=32,
+        text_depth=1,
+        text_heads=1,
+        size=16,
+        patch=16,
+        channels=3,
+        picture_width=32,
+        picture_depth=1,
+        picture_heads=1,
+    )
+    upsampler = Switching(karlo.first.config)
+    upsampler.load_state_dict(karlo.first.state_dict())
+    upsampler.last = karlo.last
+    parts = Dalle2Parts(
+        tokenizer=BytePairTokenizer.train(["a b"], 260),
+        clip=CLIP(clip),
+        prior=karlo.prior,
+        decoder=karlo.decoder,
+        codec=IdentityCodec(IdentityCodecConfig(picture_size=16)),
+        upsampler=upsampler.eval().requires_grad_(False),
+    )
+    config = pipeline_config(*(UnCLIPScheduler(**one).config for one in SCHEDULERS.values()))
+    config = replace(config, prior=replace(config.prior, steps=4), decoder=replace(config.decoder, steps=3))
+    return Dalle2(parts, config)
+
+
+def test_the_whole_cascade(karlo, captions, empty) -> None:
+    """Prior, decoder and both super-resolution networks, 14 steps in all, one stream of noise a picture."""
+    dalle, rng = our_pipeline(karlo), generators()
+    request = Request(prompt="anything", width=32, height=32)
+    prompted, nothing = (
+        Prompted(TextEncoding(pooled=one.pooled, raw=one.pooled, states=one.states), one.mask)
+        for one in (captions, empty)
+    )
+    with torch.no_grad():
+        z = dalle.imagine(prompted, nothing, rng, request)
+        small = last_state(dalle.denoise(z, prompted, nothing, rng, request)).x_t
+        pictures = dalle.upsample(dalle.parts.codec.decode(small), rng)
+    close(pictures / 2 + 0.5, their_picture(karlo, captions, empty), 1e-4)
