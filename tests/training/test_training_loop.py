@@ -86,8 +86,8 @@ def test_hooks_and_groups(objective: Callable, batches: Callable) -> None:
     assert one.told == [(0, 24), (8, 24), (16, 24)]
     assert one.teacher.item() != 0
     assert set(steps[0].losses) == {"near", "far", "mean"}
-    assert float((one.near.layers[0].weight - near).abs().max()) > 1e-4
-    assert float((one.far.layers[0].weight - far).abs().max()) < 1e-7
+    assert (one.near.layers[0].weight - near).abs().max().item() > 1e-4
+    assert (one.far.layers[0].weight - far).abs().max().item() < 1e-7
     unknown = TrainConfig(pictures=8, batch_size=8, group_optimisers={"prior": AdamWConfig()})
     with pytest.raises(BadConfig, match="near, far"):
         next(train(one, batches, unknown))

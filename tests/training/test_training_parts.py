@@ -76,7 +76,9 @@ def test_optimiser_memory_goes_round_by_name() -> None:
     twin.load_state_dict(module.state_dict())
     tensors = optimiser_tensors(optimisers[0], module)
     assert set(tensors) == {f"{k}/stem.{p}" for k in ("step", "exp_avg", "exp_avg_sq") for p in ("weight", "bias")}
-    load_optimiser(optimisers[1], twin, {name: one.contiguous() for name, one in tensors.items()})
+    load_optimiser(
+        optimisers[1], twin, {name: one.clone(memory_format=torch.contiguous_format) for name, one in tensors.items()}
+    )
     step(0)
     step(1)
     assert torch.equal(module.stem.weight, twin.stem.weight)

@@ -17,7 +17,7 @@ data = App(
 
 @data.command(help_epilogue="Example: opendalle data emoji --out emoji")
 def emoji(*, out: Path, packages: Path | None = None, limit: int | None = None) -> int:
-    """Build the emoji world: 1,900 concepts in four styles, with names in many languages.
+    """Build the emoji world: 1,500 concepts in four styles, with names in many languages.
 
     The freely licensed artwork comes from npm packages of fixed versions; `npm` must be installed.
 

@@ -122,6 +122,9 @@ class EmbeddingStore:
         Args:
             name: one of `arrays`.
             index: 0 <= index < len.
+
+        Raises:
+            IndexError: when there is no such row.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)

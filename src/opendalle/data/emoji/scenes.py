@@ -77,6 +77,9 @@ class SceneMaker:
         Args:
             kind: one of SCENE_KINDS.
             rng: all chance comes from it.
+
+        Raises:
+            RuntimeError: when the split refuses every try, as in a world with too few objects.
         """
         invent = getattr(self, f"_{kind}")
         for _ in range(_TRIES):
