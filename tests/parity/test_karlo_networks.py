@@ -225,9 +225,20 @@ def test_published_schedulers_become_stages() -> None:
         {**fixed, "prediction_type": "epsilon", "clip_sample_range": 1.0},
     )
     prior, decoder, upsampler = config.prior, config.decoder, config.upsampler
-    assert (prior.prediction, prior.clip, prior.variance, prior.guidance, prior.steps) == ("x0", 5, "fixed-small", 4, 25)
+    assert (prior.prediction, prior.clip, prior.variance, prior.guidance, prior.steps) == (
+        "x0",
+        5,
+        "fixed-small",
+        4,
+        25,
+    )
     assert (decoder.prediction, decoder.clip, decoder.variance, decoder.guidance) == ("eps", 1, "learned", 8)
-    assert (upsampler.prediction, upsampler.variance, upsampler.guidance, upsampler.steps) == ("eps", "fixed-small", 1, 7)
+    assert (upsampler.prediction, upsampler.variance, upsampler.guidance, upsampler.steps) == (
+        "eps",
+        "fixed-small",
+        1,
+        7,
+    )
     assert {one.schedule for one in (prior, decoder, upsampler)} == {"cosine"}
     assert not config.unit_embeddings
 

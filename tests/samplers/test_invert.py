@@ -24,7 +24,7 @@ def noise() -> Tensor:
 
 @pytest.mark.parametrize(("name", "kind"), [("cosine", "v"), ("cosine", "eps"), ("flow", "flow")])
 def test_refined_inversion_is_the_exact_inverse_of_ddim(name: str, kind: str) -> None:
-    schedule, grid = SCHEDULES[name], strided(1000, 12)
+    schedule, grid = SCHEDULES[name], strided(1000, 6)
     denoise = GuidedDenoise(network, {}, schedule=schedule, prediction=kind)
     drawn = last_state(sample(denoise, noise(), grid, schedule=schedule)).x_t
 
@@ -32,14 +32,14 @@ def test_refined_inversion_is_the_exact_inverse_of_ddim(name: str, kind: str) ->
         found = last_state(invert(denoise, drawn, grid, schedule=schedule, num_refinements=num_refinements)).x_t
         return float((found - noise()).abs().max() / noise().abs().max())
 
-    errors = [error(0), error(5), error(25)]
+    errors = [error(0), error(5), error(20)]
     assert errors[1] < errors[0] / 5
     assert errors[2] < 1e-5
 
 
 def test_a_network_that_knows_noise_when_it_sees_it_is_inverted_too() -> None:
     """A trained network's eps nearly equals x_t at high noise, where the plain fixed point hardly moves."""
-    schedule, grid = SCHEDULES["cosine"], strided(1000, 12)
+    schedule, grid = SCHEDULES["cosine"], strided(1000, 6)
 
     def knowing(x: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = (table(t)[:, None, None, None] for table in (schedule.alpha, schedule.sigma))
@@ -67,7 +67,7 @@ def test_unrefined_inversion_equals_the_published_step() -> None:
 
 
 def test_a_picture_is_rebuilt_from_its_inversion() -> None:
-    schedule, grid = SCHEDULES["cosine"], strided(1000, 12)
+    schedule, grid = SCHEDULES["cosine"], strided(1000, 6)
     denoise = GuidedDenoise(network, {}, schedule=schedule, prediction="v")
     picture = last_state(sample(denoise, noise(), grid, schedule=schedule)).x_t
     found = last_state(invert(denoise, picture, grid, schedule=schedule, num_refinements=20)).x_t

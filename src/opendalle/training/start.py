@@ -32,9 +32,7 @@ def open_run(path: Path, about: Mapping[str, Any], *, resume: bool = False, worl
     return run or RunFolder.open(path, to_write=False)
 
 
-def warm_start(
-    groups: Mapping[str, nn.Module], model: ModelFolder, rename: Callable[[str], str] | None = None
-) -> None:
+def warm_start(groups: Mapping[str, nn.Module], model: ModelFolder, rename: Callable[[str], str] | None = None) -> None:
     """Begin from a trained model's weights, with a new optimiser and a new schedule.
 
     Args:

@@ -1,0 +1,1 @@
+"""What the benchmarks share: a fair clock, and a report."""
