@@ -112,9 +112,8 @@ def test_a_fault_at_every_step_of_a_model_save(
         folder = tmp_path / str(fail_at) / "model"
         if replace:
             write(folder, 1.0, False)
-        with failing(monkeypatch, fail_at, fault) as faults:
-            with suppress(BadModel, OSError, Death):
-                write(folder, 2.0, replace)
+        with failing(monkeypatch, fail_at, fault) as faults, suppress(BadModel, OSError, Death):
+            write(folder, 2.0, replace)
         values = (1.0, 2.0) if replace else (2.0,)
         if folder.exists():
             assert float(verify_model(folder).part("net").state()["w"][0, 0]) == pytest.approx(values[-1]) or replace

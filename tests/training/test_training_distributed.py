@@ -76,6 +76,7 @@ with joined_world() as world:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # two imports of torch on a machine that may be busy
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

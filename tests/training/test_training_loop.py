@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_the_loop_equals_a_plain_one(batches: Callable) -> None:
     optimiser.add_param_group({"params": [plain.net.bias], "weight_decay": 0.0})
     feed = batches(0)
     for step in steps:
-        loss = sum(plain(next(feed), Generator()).total["net"] for _ in range(2)) / 2
+        loss = torch.stack([plain(next(feed), Generator()).total["net"] for _ in range(2)]).mean()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(plain.net.parameters(), 0.5)
         optimiser.step()
@@ -128,7 +129,7 @@ def test_show_sees_averages_and_disturbs_nothing(objective: Callable, batches: C
         one = objective()
         ema = EMA(one.groups, config.ema_halflife, config.ema_rampup)
 
-        def show(pictures: int, one: object = one, ema: EMA = ema) -> None:
+        def show(pictures: int, one: Any = one, ema: EMA = ema) -> None:
             shown.append(pictures)
             one.near.eval()
             torch.rand(3)  # a careless caller draws from the process's own generator

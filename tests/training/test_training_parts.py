@@ -63,7 +63,7 @@ def test_optimiser_memory_goes_round_by_name() -> None:
     module, twin = Bricks(), Bricks()
     twin.load_state_dict(module.state_dict())
     for one in (module, twin):  # a fused step walks weights and memory side by side: both must be laid out alike
-        one.stem.to(memory_format=torch.channels_last)
+        one.stem.weight.data = one.stem.weight.data.to(memory_format=torch.channels_last)
     optimisers = [make_optimiser(one, AdamWConfig()) for one in (module, twin)]
 
     def step(which: int) -> None:

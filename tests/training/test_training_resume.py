@@ -4,6 +4,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +77,7 @@ def test_a_crash_after_a_save_leaves_no_double_lines_in_the_log(
     tmp_path: Path, objective: Callable, batches: Callable
 ) -> None:
     run = RunFolder.create(tmp_path, {})
-    steps = train(objective(), batches, CONFIG, run, upkeep=Upkeep(save_every=64))
-    for _ in range(6):
-        next(steps)
-    steps.close()
+    list(islice(train(objective(), batches, CONFIG, run, upkeep=Upkeep(save_every=64)), 6))
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 7, "pict')  # the crash fell into a line
     assert run.load().step == 4
@@ -130,9 +128,7 @@ def test_a_resume_with_another_config_or_network_is_refused(
         next(train(objective(), batches, CONFIG, run, resume=True))
     with pytest.raises(BadConfig, match="the run to go on with"):
         next(train(objective(), batches, CONFIG, resume=True))
-    steps = train(objective(), batches, CONFIG, run, upkeep=Upkeep(save_every=16))
-    next(steps)
-    steps.close()
+    list(islice(train(objective(), batches, CONFIG, run, upkeep=Upkeep(save_every=16)), 1))
     other = TrainConfig(pictures=320, batch_size=8)
     with pytest.raises(BadConfig, match=r"pictures = 320 \(begun with 160\)"):
         next(train(objective(), batches, other, run, resume=True))

@@ -35,22 +35,20 @@ class CLIPConfig:
     embed: int  # e, width of the joint space
     vocab: int  # tokens the text tower knows
     context: int  # longest caption in tokens, start and end included
-    text_width: int
-    text_depth: int
-    text_heads: int
+    text_width: int  # of a token in the text tower
+    text_depth: int  # blocks of the text tower
+    text_heads: int  # attention heads of the text tower; they divide its width
     size: int  # side of a picture in pixels
     patch: int  # side of a patch in pixels; it divides size
     channels: int  # 3 for RGB, 4 for RGBA with premultiplied colour
-    picture_width: int
-    picture_depth: int
-    picture_heads: int
+    picture_width: int  # of a token in the picture tower
+    picture_depth: int  # blocks of the picture tower
+    picture_heads: int  # attention heads of the picture tower; they divide its width
     pool: Literal["class", "mean"] = "class"  # what speaks for a picture: a token of its own, or its patches' mean
     activation: Literal["gelu", "quick_gelu"] = "gelu"  # OpenAI's public weights were trained with quick_gelu
     eps: float = 1e-5  # added to the variance in layer norms
-    pixel_mean: Sequence[
-        float
-    ] = ()  # one a channel, of values in [0, 1]; empty: pictures enter as they are, in [-1, 1]
-    pixel_std: Sequence[float] = ()
+    pixel_mean: Sequence[float] = ()  # one a channel, of values in [0, 1]; empty: pictures enter in [-1, 1]
+    pixel_std: Sequence[float] = ()  # one a channel, beside the means
 
     def __post_init__(self) -> None:
         require(self.embed > 0, f"embed is {self.embed}", "a positive number")

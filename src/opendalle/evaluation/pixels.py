@@ -32,6 +32,9 @@ def ssim(
         window: side of the Gaussian window in pixels.
         sigma: its standard deviation in pixels.
 
+    Raises:
+        BadPicture: when pictures are smaller than the window, or do not come in pairs.
+
     Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, equation 13,
     K1 = 0.01, K2 = 0.03.
     """

@@ -1,13 +1,15 @@
 """DALL·E 2: prior and decoder over a trained CLIP and codec; with what is missing of those trained first."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from opendalle.base.axes import Embeddings, Mask, States, Tokens
-from opendalle.checkpoint.configs import from_plain, to_plain
+from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
 from opendalle.clip.model import CLIP
 from opendalle.codec.protocol import Codec
@@ -16,7 +18,7 @@ from opendalle.dalle2.objectives import DecoderLossConfig, DecoderObjective, Pri
 from opendalle.dalle2.prior import PRIOR_PRESETS, DiffusionPrior
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.data.embeddings import EmbeddingStore
-from opendalle.pretrained.kinds import find_model, load_folder, load_tokenizer
+from opendalle.pretrained.kinds import find_model, load_folder, load_network, load_tokenizer
 from opendalle.recipes.card import card_of
 from opendalle.recipes.clip import clip as clip_recipe
 from opendalle.recipes.codec import codec as codec_recipe
@@ -87,84 +89,103 @@ def dalle2(
         stages += codec_recipe(data, places["codec"], pictures=codec_pictures)
     if "upsampler" not in given:
         stages += upsampler_recipe(data, places["upsampler"], codec=places["codec"], pictures=upsampler_pictures)
-    prior_place = out.parent / f"{out.name}-prior"
-    store = runs_beside(out) / "pairs"
+    plan = Plan(
+        data=data,
+        out=out,
+        places=places,
+        pairs=pairs,
+        prior_pictures=prior_pictures,
+        decoder_pictures=decoder_pictures,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    stages.append(Stage(name="prior", out=plan.prior_place, build=plan.prior))
+    stages.append(Stage(name="decoder", out=out, build=plan.decoder))
+    return tuple(stages)
 
-    def shared() -> "Shared":
-        parts = Shared(places)
-        if not store.exists():
-            source = open_set(data, parts.codec.picture_size)
-            write_pairs(
-                store, source, parts.tokenizer, parts.clip, parts.codec, parts.stamps, count=pairs, seed=seed,
-                tell=lambda done: print(f"encoded {done:,} of {pairs:,}", flush=True) if done % 5_120 == 0 else None,
-            )  # fmt: skip
-        return parts
 
-    def schedule_of(length: int, weight_decay: float) -> TrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The last two stages: prior and decoder over frozen siblings and one store of precomputed pairs."""
+
+    data: Path  # the picture set
+    out: Path  # the model folder to write
+    places: Mapping[str, Path]  # role -> sibling's folder
+    pairs: int  # draws of the set that are encoded once
+    prior_pictures: int  # length of the prior's run
+    decoder_pictures: int  # length of the decoder's run
+    batch_size: int  # pictures a step
+    learning_rate: float  # at its top
+    seed: int  # of weights, order and chance
+
+    @property
+    def prior_place(self) -> Path:
+        """Where the prior lies until the decoder joins it."""
+        return self.out.parent / f"{self.out.name}-prior"
+
+    def prior(self) -> Work:
+        """Build the prior's run."""
+        shared, store = self._open()
+        torch.manual_seed(self.seed)
+        network = DiffusionPrior(PRIOR_PRESETS["emoji"])
+        z = torch.from_numpy(store.array("z")).float()
+        network.set_statistics(z.mean(0), z.std(0).clamp_min(1e-4))
+        schedule = SETTINGS.prior.make_schedule()
+
+        def finish() -> ModelFolder:
+            part = Part(to_plain(network.config), network.state_dict(), storage="int8-row")
+            card = card_of("dalle2", self.data, pictures=self.prior_pictures, seed=self.seed)
+            return write_model(self.prior_place, kind="dalle2-prior", parts={"prior": part}, card=card)
+
+        return Work(
+            objective=PriorObjective(network, schedule, shared.read, shared.empty, PriorLossConfig()),
+            batches=PairBatches(store, self.batch_size, self.seed, with_grid=False),
+            config=self._train_config(self.prior_pictures, weight_decay=0.06),
+            finish=finish,
+        )
+
+    def decoder(self) -> Work:
+        """Build the decoder's run."""
+        shared, store = self._open()
+        torch.manual_seed(self.seed + 1)
+        network = Decoder(DECODER_PRESETS["emoji"]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        schedule = SETTINGS.decoder.make_schedule()
+        loss = DecoderLossConfig(prediction=SETTINGS.decoder.prediction, embedding_noise=0.2)
+
+        def finish() -> ModelFolder:
+            card = card_of("dalle2", self.data, pictures=self.decoder_pictures, seed=self.seed)
+            return write_dalle2(self.out, read_model(self.prior_place), network, self.places, card)
+
+        return Work(
+            objective=DecoderObjective(network, schedule, shared.read, shared.empty, loss),
+            batches=PairBatches(store, self.batch_size, self.seed + 1, with_grid=True),
+            config=self._train_config(self.decoder_pictures, weight_decay=0.01),
+            finish=finish,
+        )
+
+    def _open(self) -> tuple["Shared", EmbeddingStore]:
+        """Load the siblings, and compute the pairs if no earlier stage has."""
+        shared, place = Shared(self.places), runs_beside(self.out) / "pairs"
+        if not place.exists():
+            source = open_set(self.data, shared.codec.picture_size)
+            write_pairs(place, source, shared, count=self.pairs, seed=self.seed, tell=self._tell)
+        return shared, EmbeddingStore(place, stamps=shared.stamps)
+
+    def _tell(self, done: int) -> None:
+        if done % 5_120 == 0:
+            print(f"encoded {done:,} of {self.pairs:,}", flush=True)
+
+    def _train_config(self, length: int, weight_decay: float) -> TrainConfig:
         return TrainConfig(
             pictures=length,
-            batch_size=batch_size,
-            seed=seed,
-            optimiser=AdamWConfig(learning_rate=learning_rate, weight_decay=weight_decay),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            optimiser=AdamWConfig(learning_rate=self.learning_rate, weight_decay=weight_decay),
             warmup_pictures=min(5_000, length // 10),
             final_rate=0.02,
             ema_halflife=15_000,
         )
-
-    def build_prior() -> Work:
-        parts = shared()
-        torch.manual_seed(seed)
-        prior = DiffusionPrior(PRIOR_PRESETS["emoji"])
-        opened = EmbeddingStore(store, stamps=parts.stamps)
-        z = torch.from_numpy(opened.array("z")).float()
-        prior.set_statistics(z.mean(0), z.std(0).clamp_min(1e-4))
-        empty = parts.tokenizer.pack([""], parts.clip.config.context)
-        objective = PriorObjective(
-            prior,
-            SETTINGS.prior.make_schedule(),
-            parts.read,
-            (torch.from_numpy(empty.ids)[0], torch.from_numpy(empty.mask)[0]),
-            PriorLossConfig(),
-        )
-
-        def finish() -> ModelFolder:
-            part = Part(to_plain(prior.config), prior.state_dict(), storage="bfloat16")
-            card = card_of("dalle2", data, pictures=prior_pictures, seed=seed)
-            return write_model(prior_place, kind="dalle2-prior", parts={"prior": part}, card=card)
-
-        return Work(
-            objective=objective,
-            batches=PairBatches(opened, batch_size, seed, with_grid=False),
-            config=schedule_of(prior_pictures, weight_decay=0.06),
-            finish=finish,
-        )
-
-    def build_decoder() -> Work:
-        parts = shared()
-        torch.manual_seed(seed + 1)
-        decoder = Decoder(DECODER_PRESETS["emoji"]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        empty = parts.tokenizer.pack([""], parts.clip.config.context)
-        objective = DecoderObjective(
-            decoder,
-            SETTINGS.decoder.make_schedule(),
-            parts.read,
-            (torch.from_numpy(empty.ids)[0], torch.from_numpy(empty.mask)[0]),
-            DecoderLossConfig(prediction="v", embedding_noise=0.2),
-        )
-
-        def finish() -> ModelFolder:
-            return write_dalle2(out, prior_place, decoder, places, data, decoder_pictures, seed)
-
-        return Work(
-            objective=objective,
-            batches=PairBatches(EmbeddingStore(store, stamps=parts.stamps), batch_size, seed + 1, with_grid=True),
-            config=schedule_of(decoder_pictures, weight_decay=0.01),
-            finish=finish,
-        )
-
-    stages.append(Stage(name="prior", out=prior_place, build=build_prior))
-    stages.append(Stage(name="decoder", out=out, build=build_decoder))
-    return tuple(stages)
 
 
 def siblings_of(model: Path) -> dict[str, Path]:
@@ -191,6 +212,8 @@ class Shared:
         self.codec: Codec = load_folder(codec)
         self.tokenizer: BytePairTokenizer = load_tokenizer(clip)
         self.stamps = {"clip": clip.sha256, "codec": codec.sha256}
+        empty = self.tokenizer.pack([""], self.clip.config.context)
+        self.empty = torch.from_numpy(empty.ids)[0], torch.from_numpy(empty.mask)[0]
 
     def read(self, ids: Tokens, mask: Mask) -> tuple[Embeddings, States]:
         """Read captions with the frozen text tower."""
@@ -201,7 +224,7 @@ class Shared:
 
 
 def write_dalle2(
-    out: Path, prior: Path, decoder: Decoder, places: Mapping[str, Path], data: Path, pictures: int, seed: int
+    out: Path, prior: ModelFolder, decoder: Decoder, places: Mapping[str, Path], card: Mapping[str, Any]
 ) -> ModelFolder:
     """Put a trained decoder and prior into one model folder that names its siblings.
 
@@ -210,21 +233,16 @@ def write_dalle2(
         prior: the prior's own folder.
         decoder: the trained network.
         places: role -> sibling's folder.
-        data: what it was trained on.
-        pictures: length of the decoder's run.
-        seed: of that run.
+        card: where all comes from.
     """
-    stored = read_model(prior).part("prior")
-    network = DiffusionPrior(from_plain(type(PRIOR_PRESETS["emoji"]), stored.config))
-    network.load_state_dict(stored.state(), strict=True)
+    network = load_network("dalle2-prior", prior.part("prior"))
     named = {role: read_model(find_model(place)) for role, place in places.items()}
     siblings = {role: {"name": model.path.name, "sha256": model.sha256} for role, model in named.items()}
     parts = {
-        "prior": Part(to_plain(network.config), network.state_dict(), storage="bfloat16"),
-        "decoder": Part(to_plain(decoder.config), decoder.state_dict(), storage="bfloat16"),
+        "prior": Part(to_plain(network.config), network.state_dict(), storage="int8-row"),
+        "decoder": Part(to_plain(decoder.config), decoder.state_dict(), storage="int8-row"),
         "pipeline": Part({"settings": to_plain(SETTINGS), "siblings": siblings}),
     }
-    card = card_of("dalle2", data, pictures=pictures, seed=seed)
     return write_model(out, kind="dalle2", parts=parts, card=card)
 
 

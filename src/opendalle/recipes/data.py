@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -159,13 +159,20 @@ def shrink(pictures: Pictures, factor: int) -> Float[Tensor, "b c h2 w2"]:
     return F.interpolate(pictures, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
 
 
+@runtime_checkable
+class Encoders(Protocol):
+    """The frozen networks that turn a set into pairs."""
+
+    clip: CLIP
+    codec: Codec
+    tokenizer: BytePairTokenizer
+    stamps: dict[str, str]  # role -> sha256 of its model
+
+
 def write_pairs(
     out: Path,
     pictures: PictureSet,
-    tokenizer: BytePairTokenizer,
-    clip: CLIP,
-    codec: Codec,
-    stamps: dict[str, str],
+    encoders: Encoders,
     *,
     count: int,
     seed: int,
@@ -176,14 +183,12 @@ def write_pairs(
     Args:
         out: the store's folder; must not exist.
         pictures: the set, at the size of CLIP and codec.
-        tokenizer: packs captions.
-        clip: embeds pictures.
-        codec: encodes them.
-        stamps: hashes of both.
+        encoders: CLIP, codec and tokenizer.
         count: draws, rounded up to whole pieces.
         seed: of the order.
         tell: called with the number of draws done.
     """
+    clip, codec = encoders.clip, encoders.codec
 
     def pieces() -> Iterator[dict[str, np.ndarray]]:
         size = min(PIECE, count)
@@ -194,7 +199,7 @@ def write_pairs(
             batch = batches.batch(number)
             with torch.no_grad():
                 z, grid = clip.encode_pictures(batch.pictures), codec.encode(batch.pictures)
-            ids, mask = tokenizer.pack(list(batch.captions), clip.config.context)
+            ids, mask = encoders.tokenizer.pack(list(batch.captions), clip.config.context)
             lengths = mask.sum(axis=1)
             gathered.append(
                 {
@@ -209,7 +214,7 @@ def write_pairs(
                 yield {name: np.concatenate([one[name] for one in gathered]) for name in gathered[0]}
                 gathered = []
 
-    write_store(out, pieces(), stamps=stamps)
+    write_store(out, pieces(), stamps=encoders.stamps)
 
 
 class PairBatches:

@@ -40,7 +40,7 @@ class TrainConfig:
     batch_size: int = 64  # pictures a micro-batch, over all processes together
     accumulate: int = 1  # micro-batches an optimiser step
     seed: int = 0  # of everything the objectives draw
-    optimiser: AdamWConfig = field(default_factory=AdamWConfig)
+    optimiser: AdamWConfig = field(default_factory=AdamWConfig)  # of every group without one of its own
     group_optimisers: Mapping[str, AdamWConfig] = field(default_factory=dict)  # groups that want another one
     warmup_pictures: int = 0  # learning rate rises linearly over the first so many
     decay: str = "cosine"  # its way down: cosine, linear or constant

@@ -31,10 +31,10 @@ class EmojiSetConfig:
 
     split: str = "train"  # train: nothing held out; heldout-cells, heldout-concepts: only that; all
     size: int = 64  # side of the pictures in pixels: 64, 128 or 256
-    styles: tuple[str, ...] = STYLES
+    styles: tuple[str, ...] = STYLES  # of drawings
     kinds: Mapping[str, float] = field(default_factory=_singles_and_scenes)  # kind of picture -> weight
     scene_background: float = 0.5  # share of scenes on a coloured background
-    captions: CaptionConfig = field(default_factory=CaptionConfig)
+    captions: CaptionConfig = field(default_factory=CaptionConfig)  # voices and languages
 
     def __post_init__(self) -> None:
         require(self.split in SPLITS, f"split {self.split!r}", "one of " + ", ".join(SPLITS))

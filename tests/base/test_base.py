@@ -1,0 +1,88 @@
+"""The ground floor: errors that teach, a Request that refuses nonsense, and noise that belongs to a picture."""
+
+import json
+from dataclasses import asdict, fields
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from opendalle.base.errors import BadConfig, BadRequest, MissingExtra, OpenDalleError, require
+from opendalle.base.records import Sample
+from opendalle.base.request import MAX_PROMPT_CHARACTERS, Request
+from opendalle.base.rng import normal_like_rows, picture_generator
+
+
+def test_an_error_says_what_came_what_was_wanted_and_what_to_do() -> None:
+    error = OpenDalleError("depth is 0", "at least 1", "Give --depth 4.")
+    assert str(error) == "depth is 0; wanted at least 1. Give --depth 4."
+    assert isinstance(error, ValueError)
+    assert "opendalle[train]" in str(MissingExtra("pyarrow", "train"))
+
+
+def test_require_raises_only_when_it_must() -> None:
+    require(True, "x", "y")
+    with pytest.raises(BadConfig, match="x; wanted y"):
+        require(False, "x", "y")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"count": 0},
+        {"count": 1001},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"width": 0},
+        {"height": 5000},
+        {"steps": 0},
+        {"guidance": float("nan")},
+        {"guidance": -0.5},
+        {"eta": 1.5},
+        {"rescale": -1.0},
+        {"threshold": 0.2},
+        {"sampler": "magic"},
+        {"background": "plaid"},
+        {"candidates": 65},
+        {"batch": 0},
+        {"previews": -1},
+        {"prompt": "x" * (MAX_PROMPT_CHARACTERS + 1)},
+        {"prompt": "half a pair \ud83d"},
+    ],
+)
+def test_nonsense_is_refused(wrong: dict) -> None:
+    with pytest.raises(BadRequest):
+        Request(**wrong)
+
+
+@given(
+    prompt=st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=200),
+    count=st.integers(1, 1000),
+    seed=st.integers(0, 2**62),
+    guidance=st.none() | st.floats(0, 100),
+)
+def test_a_request_survives_json(prompt: str, count: int, seed: int, guidance: float | None) -> None:
+    request = Request(prompt=prompt, count=count, seed=seed, guidance=guidance)
+    assert Request(**json.loads(json.dumps(asdict(request)))) == request
+
+
+def test_every_field_has_words_for_its_flag() -> None:
+    assert all(field.metadata["help"] for field in fields(Request))
+
+
+def test_picture_k_uses_seed_plus_k() -> None:
+    assert Request(seed=7, count=3).seeds() == (7, 8, 9)
+
+
+def test_a_pictures_noise_is_its_own() -> None:
+    together = normal_like_rows([picture_generator(seed) for seed in (3, 4, 5)], (2, 3))
+    alone = normal_like_rows([picture_generator(4)], (2, 3))
+    assert torch.equal(together[1], alone[0])
+    assert not torch.equal(together[0], together[1])
+
+
+def test_a_sample_shows_itself_in_a_notebook() -> None:
+    sample = Sample(picture=Image.new("RGB", (4, 4), "red"), request=Request(), index=0, seed=0, step=1, num_steps=1)
+    assert sample._repr_png_().startswith(b"\x89PNG")
