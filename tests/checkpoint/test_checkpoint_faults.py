@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, fail_at: int, fault: str) -> Iterat
     real_close, real_write = os.close, os.write
 
     def wrap(name: str, real: Callable) -> Callable:
-        def call(*args: object, **named: object) -> object:
+        def call(*args: Any, **named: Any) -> Any:
             try:
                 faults.before(name)
             except BaseException:

@@ -41,7 +41,7 @@ class SumObjective:
         self.told.append((pictures, total))
 
     def after_step(self) -> None:
-        self.teacher = 0.9 * self.teacher + 0.1 * self.near.layers[0].weight.detach().mean()
+        self.teacher = 0.9 * self.teacher + 0.1 * next(self.near.layers.parameters()).detach().mean()
 
     def remember(self) -> dict[str, Tensor]:
         return {"teacher": self.teacher}

@@ -224,8 +224,7 @@ def _body(config: JudgeConfig) -> nn.Sequential:
     for index, stride in enumerate(config.stem):
         width = config.widths[0] if index == len(config.stem) - 1 else config.stem_width
         layers.append(nn.Conv2d(channels, width, 2 * stride - 1, stride=stride, padding=stride - 1))
-        if index < len(config.stem) - 1:
-            layers.append(nn.GELU())
+        layers.append(nn.GELU())  # edges, not sums of pixels, enter the first norm: learning starts at once
         channels = width
     layers.append(ChannelNorm(channels))
     for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):

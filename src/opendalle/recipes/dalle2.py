@@ -46,6 +46,7 @@ def dalle2(
     upsampler: Path | None = None,
     like: Path | None = None,
     pairs: int = 100_000,
+    scenes: float | None = None,
     clip_pictures: int = 400_000,
     codec_pictures: int = 400_000,
     upsampler_pictures: int = 200_000,
@@ -70,6 +71,7 @@ def dalle2(
         upsampler: a trained upsampler; without, one is trained.
         like: take all three from this DALL·E 2; what `--from` does too.
         pairs: draws of the set that are encoded once and trained on many times.
+        scenes: share of a world's draws that are scenes of several things; without, the world's own.
         clip_pictures: length of CLIP's run, if it is trained.
         codec_pictures: length of the codec's run, if it is trained.
         upsampler_pictures: length of the upsampler's run, if it is trained.
@@ -94,6 +96,7 @@ def dalle2(
         out=out,
         places=places,
         pairs=pairs,
+        scenes=scenes,
         prior_pictures=prior_pictures,
         decoder_pictures=decoder_pictures,
         batch_size=batch_size,
@@ -113,6 +116,7 @@ class Plan:
     out: Path  # the model folder to write
     places: Mapping[str, Path]  # role -> sibling's folder
     pairs: int  # draws of the set that are encoded once
+    scenes: float | None  # share of them that are scenes; None: the world's own
     prior_pictures: int  # length of the prior's run
     decoder_pictures: int  # length of the decoder's run
     batch_size: int  # pictures a step
@@ -168,7 +172,7 @@ class Plan:
         """Load the siblings, and compute the pairs if no earlier stage has."""
         shared, place = Shared(self.places), runs_beside(self.out) / "pairs"
         if not place.exists():
-            source = open_set(self.data, shared.codec.picture_size)
+            source = open_set(self.data, shared.codec.picture_size, self.scenes)
             write_pairs(place, source, shared, count=self.pairs, seed=self.seed, tell=self._tell)
         return shared, EmbeddingStore(place, stamps=shared.stamps)
 

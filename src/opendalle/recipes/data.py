@@ -1,7 +1,7 @@
 """What recipes read: any picture set, as the batches that each objective wants."""
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,12 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from opendalle.base.axes import Pictures
+from opendalle.base.errors import require
 from opendalle.clip.model import CLIP
 from opendalle.clip.objective import CaptionedBatch, SentenceBatch
 from opendalle.codec.protocol import Codec
 from opendalle.dalle2.objectives import PairBatch
 from opendalle.data.embeddings import EmbeddingStore, write_store
 from opendalle.data.emoji.dataset import EmojiSet, EmojiSetConfig
+from opendalle.data.emoji.truth import SCENE_KINDS
+from opendalle.data.emoji.world import World
 from opendalle.data.folder import FolderSet, FolderSetConfig
 from opendalle.data.loading import LoadingConfig, PictureBatches
 from opendalle.data.order import SampleOrder
@@ -33,19 +36,43 @@ def is_world(data: Path) -> bool:
     return (data / "concepts.json").is_file() and (data / "manifest.json").is_file()
 
 
-def open_set(data: Path, size: int) -> PictureSet:
+def open_set(data: Path, size: int, scenes: float | None = None) -> PictureSet:
     """Open the training split of an emoji world, or a folder of pictures with .txt captions.
 
     Args:
         data: the folder.
         size: side of the pictures wanted, in pixels.
+        scenes: share of a world's pictures that are composed of several things; None: the world's own share.
 
     Raises:
+        BadConfig: when the share lies outside 0 to 1.
         BadData: when it is neither.
     """
     if is_world(data):
-        return EmojiSet(str(data), EmojiSetConfig(size=size))
+        config = EmojiSetConfig(size=size)
+        if scenes is not None:
+            config = EmojiSetConfig(size=size, kinds=with_scenes(config.kinds, scenes))
+        return EmojiSet(World(data), config)
     return FolderSet(data, FolderSetConfig(size=size, crop="random"))
+
+
+def with_scenes(kinds: Mapping[str, float], share: float) -> dict[str, float]:
+    """Scale the weights of a world's kinds of pictures so that scenes make up a share.
+
+    Args:
+        kinds: kind -> weight.
+        share: 0 to 1.
+
+    Raises:
+        BadConfig: when the share lies outside.
+    """
+    require(0.0 <= share <= 1.0, f"scenes is {share}", "a share from 0 to 1")
+    in_scenes = sum(weight for kind, weight in kinds.items() if kind in SCENE_KINDS)
+    alone = sum(kinds.values()) - in_scenes
+    return {
+        kind: weight * (share / in_scenes if kind in SCENE_KINDS else (1 - share) / alone)
+        for kind, weight in kinds.items()
+    }
 
 
 def some_captions(pictures: PictureSet, count: int, seed: int) -> list[str]:
