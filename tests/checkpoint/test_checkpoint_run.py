@@ -88,7 +88,7 @@ folder, chance = Path(sys.argv[1]), random.Random(5)
 run = RunFolder.create(folder, {})
 begin = time.monotonic()
 run.save(state(1))
-long_enough = min(0.5, 4 * (time.monotonic() - begin))  # disks differ: the kills must fall among the first few saves
+one_save = time.monotonic() - begin
 run.close()
 told, cut_short = 1, 0
 for kill in range(20):
@@ -102,10 +102,12 @@ for kill in range(20):
             run.save(state(step), keep=1)
             os.write(mouth, b"%012d" % step)
     os.close(mouth)
-    time.sleep(chance.uniform(0.0, long_enough))
+    # Counted in saves, not seconds, so that a busy disk cannot cut all of them short: hear of 0 to 2, then strike.
+    heard = b"".join(os.read(ear, 12) for _ in range(chance.randrange(3)))
+    time.sleep(chance.uniform(0.0, 1.5 * one_save))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    heard = os.read(ear, 1 << 20)
+    heard += os.read(ear, 1 << 20)
     os.close(ear)
     cut_short += any(one.name.startswith(".step") for one in folder.iterdir())
     run = RunFolder.open(folder)

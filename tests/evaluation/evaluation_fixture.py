@@ -81,6 +81,7 @@ class ComparingJudge(Judge):
 
     def look(self, pictures: torch.Tensor, batch: int = 64) -> Verdict:
         logits = torch.full((len(pictures), len(self.config.concepts) + 1), -20.0)
+        logits[:, -1] = -5.0  # what is like nothing it knows is nothing
         styles = torch.zeros(len(pictures), 2)
         for row, picture in enumerate(pictures):
             own = outline(picture)

@@ -122,20 +122,21 @@ def toy_batch(num: int, seed: int) -> JudgeBatch:
 
 
 def test_the_objective_teaches():
-    judge = Judge(TINY)
-    light = JudgeObjectiveConfig(soften_share=0, noise_share=0, jpeg_share=0, scale=(1, 1), shift=0)
+    judge, batch = Judge(TINY), toy_batch(12, 0)
+    light = JudgeObjectiveConfig(soften_share=0, noise_share=0, jpeg_share=0, scale=(1, 1), shift=0, none_share=0)
     objective = JudgeObjective(judge, light)
     assert list(objective.groups) == ["judge"]
-    optimiser, rng = torch.optim.AdamW(judge.parameters(), lr=3e-3), generator()
-    right = []
-    for step in range(110):
-        losses = objective(toy_batch(32, step), rng)
+    optimiser = torch.optim.AdamW(judge.parameters(), lr=3e-3)
+    watched = []
+    for _ in range(25):  # the same pictures on the same grounds: they can be learned by heart
+        losses = objective(batch, generator())
         optimiser.zero_grad()
         losses.total["judge"].backward()
         optimiser.step()
-        right.append(losses.watch["top1"])
-    assert np.mean(right[:10]) < 0.6
-    assert np.mean(right[-10:]) > 0.75
+        watched.append(losses.watch)
+    assert watched[-1]["top1"] == 1.0
+    assert watched[-1]["style_top1"] > 0.8
+    assert watched[-1]["concept"] < 0.6 * watched[0]["concept"]
 
 
 def test_all_chance_comes_from_the_generator():

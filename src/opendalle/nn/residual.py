@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from opendalle.nn.convolution import Conv3x3
+
 Resample = Literal["none", "up", "down"]
 Conditioning = Literal["none", "add", "scale-shift"]
 
@@ -60,14 +62,14 @@ class ResidualBlock(nn.Module):
         self.conditioning: Conditioning = conditioning
         self.resample: Resample = resample
         self.norm_in = nn.GroupNorm(norm_groups, in_channels, eps=norm_eps)
-        self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv_in = Conv3x3(in_channels, out_channels)
         self.embedding = None
         if conditioning != "none":
             factor = 2 if conditioning == "scale-shift" else 1
             self.embedding = nn.Linear(embedding_width, factor * out_channels)
         self.norm_out = nn.GroupNorm(norm_groups, out_channels, eps=norm_eps)
         self.dropout = nn.Dropout(dropout)
-        self.conv_out = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_out = Conv3x3(out_channels, out_channels)
         nn.init.zeros_(self.conv_out.weight)  # every block starts as the identity, so depth does no harm at first
         nn.init.zeros_(_bias(self.conv_out))
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)

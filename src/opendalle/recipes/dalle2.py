@@ -47,6 +47,7 @@ def dalle2(
     like: Path | None = None,
     pairs: int = 100_000,
     scenes: float | None = None,
+    styles: str | None = None,
     clip_pictures: int = 400_000,
     codec_pictures: int = 400_000,
     upsampler_pictures: int = 200_000,
@@ -72,6 +73,7 @@ def dalle2(
         like: take all three from this DALL·E 2; what `--from` does too.
         pairs: draws of the set that are encoded once and trained on many times.
         scenes: share of a world's draws that are scenes of several things; without, the world's own.
+        styles: of a world's drawings, as 3d,flat; without, all.
         clip_pictures: length of CLIP's run, if it is trained.
         codec_pictures: length of the codec's run, if it is trained.
         upsampler_pictures: length of the upsampler's run, if it is trained.
@@ -97,6 +99,7 @@ def dalle2(
         places=places,
         pairs=pairs,
         scenes=scenes,
+        styles=styles,
         prior_pictures=prior_pictures,
         decoder_pictures=decoder_pictures,
         batch_size=batch_size,
@@ -117,6 +120,7 @@ class Plan:
     places: Mapping[str, Path]  # role -> sibling's folder
     pairs: int  # draws of the set that are encoded once
     scenes: float | None  # share of them that are scenes; None: the world's own
+    styles: str | None  # of a world's drawings, between commas; None: all
     prior_pictures: int  # length of the prior's run
     decoder_pictures: int  # length of the decoder's run
     batch_size: int  # pictures a step
@@ -172,7 +176,7 @@ class Plan:
         """Load the siblings, and compute the pairs if no earlier stage has."""
         shared, place = Shared(self.places), runs_beside(self.out) / "pairs"
         if not place.exists():
-            source = open_set(self.data, shared.codec.picture_size, self.scenes)
+            source = open_set(self.data, shared.codec.picture_size, self.scenes, self.styles)
             write_pairs(place, source, shared, count=self.pairs, seed=self.seed, tell=self._tell)
         return shared, EmbeddingStore(place, stamps=shared.stamps)
 

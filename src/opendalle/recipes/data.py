@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,13 +37,14 @@ def is_world(data: Path) -> bool:
     return (data / "concepts.json").is_file() and (data / "manifest.json").is_file()
 
 
-def open_set(data: Path, size: int, scenes: float | None = None) -> PictureSet:
+def open_set(data: Path, size: int, scenes: float | None = None, styles: str | None = None) -> PictureSet:
     """Open the training split of an emoji world, or a folder of pictures with .txt captions.
 
     Args:
         data: the folder.
         size: side of the pictures wanted, in pixels.
         scenes: share of a world's pictures that are composed of several things; None: the world's own share.
+        styles: of a world's drawings, as `3d,flat`; None: all.
 
     Raises:
         BadConfig: when the share lies outside 0 to 1.
@@ -51,7 +53,9 @@ def open_set(data: Path, size: int, scenes: float | None = None) -> PictureSet:
     if is_world(data):
         config = EmojiSetConfig(size=size)
         if scenes is not None:
-            config = EmojiSetConfig(size=size, kinds=with_scenes(config.kinds, scenes))
+            config = replace(config, kinds=with_scenes(config.kinds, scenes))
+        if styles is not None:
+            config = replace(config, styles=tuple(styles.split(",")))
         return EmojiSet(World(data), config)
     return FolderSet(data, FolderSetConfig(size=size, crop="random"))
 
