@@ -188,7 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.threads:
         torch.set_num_threads(asked.threads)
     if asked.warm_child:
-        warm_child(asked.model, *(int(one) for one in asked.warm_child.split(",")))
+        size, count, repeats = (int(one) for one in asked.warm_child.split(","))
+        warm_child(asked.model, size, count, repeats)
         return 0
     try:
         dalle = pretrained.load(asked.model)

@@ -17,7 +17,8 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers import PriorTransformer, UNet2DConditionModel
+from diffusers.models.transformers.prior_transformer import PriorTransformer
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from measuring.clock import Spread, ratio, spread, take_turns
 from measuring.report import describe, machine, table, write

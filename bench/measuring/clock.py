@@ -48,7 +48,7 @@ def take_turns(rivals: Mapping[str, Callable[[], Tensor]], repeats: int) -> tupl
     laps = {name: Laps() for name in rivals}
     outputs = {name: compute() for name, compute in rivals.items()}
     for turn in range(repeats):
-        for name in list(rivals) if turn % 2 == 0 else list(reversed(rivals)):
+        for name in list(rivals)[:: 1 if turn % 2 == 0 else -1]:
             wall, cpu = time.perf_counter(), time.process_time()
             outputs[name] = rivals[name]()
             laps[name].wall.append(time.perf_counter() - wall)
