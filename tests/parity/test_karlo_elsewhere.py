@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
-from diffusers import UnCLIPScheduler
 from diffusers.pipelines.deprecated.unclip.pipeline_unclip import UnCLIPPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
 
 
 def saved(karlo: Any, folder: Path) -> Path:
@@ -28,11 +28,11 @@ def test_a_published_karlo_folder_no_longer_loads_there(karlo, tmp_path: Path) -
     index = json.loads((folder / "model_index.json").read_text())
     index["text_proj"] = ["unclip", "UnCLIPTextProjModel"]
     (folder / "model_index.json").write_text(json.dumps(index))
-    for pipeline in (diffusers.DiffusionPipeline, UnCLIPPipeline):
+    for pipeline in (DiffusionPipeline, UnCLIPPipeline):
         with pytest.raises((ValueError, AttributeError, ImportError), match="unclip"):
             pipeline.from_pretrained(folder)
 
 
 def test_nor_does_one_that_it_wrote_itself(karlo, tmp_path: Path) -> None:
     with pytest.raises((ValueError, AttributeError, ImportError), match="UnCLIPTextProjModel"):
-        diffusers.DiffusionPipeline.from_pretrained(saved(karlo, tmp_path))
+        DiffusionPipeline.from_pretrained(saved(karlo, tmp_path))

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import PriorTransformer, UNet2DConditionModel, UNet2DModel
+from diffusers.models.transformers.prior_transformer import PriorTransformer
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from torch import Tensor
 
@@ -195,15 +197,13 @@ def test_the_published_sizes_are_our_presets_and_every_one_of_their_keys_is_mapp
     assert upsampler == UPSAMPLER_PRESETS["karlo"]
     assert codec_config(PUBLISHED["decoder"]) == IdentityCodecConfig(picture_size=64, picture_channels=3)
     with torch.device("meta"):
-        states: dict[str, Any] = {
-            name: kind.from_config(PUBLISHED[name]).state_dict()
-            for name, kind in (
-                ("prior", PriorTransformer),
-                ("decoder", UNet2DConditionModel),
-                ("text_proj", UnCLIPTextProjModel),
-                ("super_res", UNet2DModel),
-            )
+        classes: dict[str, Any] = {
+            "prior": PriorTransformer,
+            "decoder": UNet2DConditionModel,
+            "text_proj": UnCLIPTextProjModel,
+            "super_res": UNet2DModel,
         }
+        states = {name: kind.from_config(PUBLISHED[name]).state_dict() for name, kind in classes.items()}
     both = join_folders(decoder=states["decoder"], text_proj=states["text_proj"])
     for table, theirs, count in (
         (prior_table(prior), states["prior"], 1_022_030_080),

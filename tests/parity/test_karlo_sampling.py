@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UnCLIPScheduler
 from diffusers.pipelines.deprecated.unclip.pipeline_unclip import UnCLIPPipeline
+from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
 from torch import Generator, Tensor
 
 from opendalle.base.request import Request
@@ -77,7 +77,8 @@ def their_walk(which: str, steps: int, x: Tensor, rng: Sequence[Generator], ask:
     scheduler.set_timesteps(steps)
     for i, t in enumerate(scheduler.timesteps):
         before = None if i + 1 == steps else scheduler.timesteps[i + 1]
-        x = scheduler.step(ask(x, t, i), t, x, prev_timestep=before, generator=list(rng)).prev_sample
+        drawn: Any = scheduler.step(ask(x, t, i), t, x, prev_timestep=before, generator=list(rng))
+        x = drawn.prev_sample
     return x
 
 

@@ -55,9 +55,9 @@ def upsampler(
         source = open_set(data, BASE_SIZE * config.factor)
         loading = LoadingConfig(batch_size=batch_size, seed=seed, channels=config.picture_channels)
         spoiler = load_folder(read_model(find_model(codec))) if codec is not None else None
-        objective = UpsamplerObjective(
-            network, schedule_from_name("cosine"), UpsamplerLossConfig(prediction="v", crops=crops)
-        )
+        # The clean picture, not the noise: folded into 4x4 squares, noise has more numbers than the network is wide.
+        loss = UpsamplerLossConfig(prediction="x0", crops=crops)
+        objective = UpsamplerObjective(network, schedule_from_name("cosine"), loss)
 
         def finish() -> ModelFolder:
             part = Part(to_plain(config), network.state_dict(), storage="bfloat16")
