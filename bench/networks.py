@@ -118,8 +118,8 @@ def randomise(network: nn.Module, seed: int) -> Any:
 
 
 def loaded(network: Any, state: Mapping[str, Tensor]) -> Any:
-    """Give a network of ours its weights; those that are only renamed share their memory with the other side's."""
-    network.load_state_dict(state, strict=True, assign=True)
+    """Give a network of ours its weights."""
+    network.load_state_dict(state, strict=True)
     return network.eval().requires_grad_(False)
 
 

@@ -49,6 +49,11 @@ def describe(about: Mapping[str, Any]) -> str:
     )
 
 
+def is_busy(about: Mapping[str, Any]) -> bool:
+    """Whether other programs wanted the cores too, so that wall times are too long."""
+    return about["load"] is not None and about["load"] > 0.5 * about["cores"]
+
+
 def write(name: str, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], folder: Path | None = None) -> Path:
     """Write a report as JSON.
 

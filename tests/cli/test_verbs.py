@@ -198,6 +198,8 @@ def test_a_terminal_gets_a_bar_that_leaves_nothing_behind():
 
 
 PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell hands on an ignored one
 import sys, time
 from types import ModuleType
 import opendalle

@@ -128,7 +128,7 @@ def test_the_objective_teaches():
     assert list(objective.groups) == ["judge"]
     optimiser = torch.optim.AdamW(judge.parameters(), lr=3e-3)
     watched = []
-    for _ in range(25):  # the same pictures on the same grounds: they can be learned by heart
+    for _ in range(60):  # the same pictures on the same grounds: they can be learned by heart
         losses = objective(batch, generator())
         optimiser.zero_grad()
         losses.total["judge"].backward()

@@ -33,7 +33,7 @@ def test_rounding_is_no_worse_than_plain() -> None:
 
 
 def test_the_kept_kernel_follows_the_weights() -> None:
-    conv, x = Conv3x3(256, 256).requires_grad_(False), grid(1, 256, 4, 4)
+    conv, x = Conv3x3(256, 256).requires_grad_(False), grid(1, 256, 8, 8)
     for _ in range(2):
         conv(x)
         with torch.no_grad():
@@ -45,14 +45,15 @@ def test_the_kept_kernel_follows_the_weights() -> None:
 
 
 def test_it_steps_aside() -> None:
-    conv, x = Conv3x3(256, 256), grid(1, 256, 4, 4)
+    conv, x = Conv3x3(256, 256), grid(1, 256, 8, 8)
     assert not conv._is_worth_it(x)  # somebody wants gradients
     conv(x).sum().backward()
     assert conv.weight.grad is not None
     with torch.no_grad():
         assert conv._is_worth_it(x)
-        assert not conv._is_worth_it(grid(1, 256, 5, 4))
-        assert not Conv3x3(64, 64)._is_worth_it(grid(1, 64, 4, 4))
-        assert conv(grid(1, 256, 5, 4)).shape == (1, 256, 5, 4)
+        assert not conv._is_worth_it(grid(1, 256, 9, 8))
+        assert not conv._is_worth_it(grid(1, 256, 4, 4))
+        assert not Conv3x3(64, 64)._is_worth_it(grid(1, 64, 8, 8))
+        assert conv(grid(1, 256, 9, 8)).shape == (1, 256, 9, 8)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert not conv._is_worth_it(x)

@@ -151,7 +151,9 @@ class Judge(nn.Module):
             came = "x".join(str(side) for side in pictures.shape[-2:])
             raise BadPicture(f"pictures of {came}", f"{size}x{size}", "Use Judge.look, which resizes.")
         grid = self.body(pictures.contiguous(memory_format=torch.channels_last))
-        features = self.norm(grid.mean(dim=(2, 3)))  # (b, d)
+        # The strongest answer of each channel, wherever it stands: a mean would drown a small thing in background,
+        # and learns far more slowly.
+        features = self.norm(grid.amax(dim=(2, 3)))  # (b, d)
         by_concept, by_style = self.temperatures.unbind()
         return Verdict(self.concept(features) / by_concept, self.style(features) / by_style, features)
 

@@ -18,16 +18,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 SIDE = 4  # of a tile; tiles lie two cells apart
-LEAST_GAIN = 100  # in x out / (in + out) channels; below, the transforms cost what the products save
+LEAST_GAIN = 80  # in x out / (in + out) channels; below, the transforms cost what the products save
+FEWEST_TILES = 16  # of a picture; below, the kernel's 16 products are read for too few cells
 STRIP_BYTES = 8 << 20  # of transformed tiles handled at a time, so that they stay in the cache
 
 
 class Conv3x3(nn.Conv2d):
     """A 3x3 convolution that keeps the grid's size; its weights are those of torch's, under the same names.
 
-    With few channels, while gradients are computed, on a GPU, under autocast and for a compiler it is torch's own
-    convolution.  Else it keeps the transformed kernel, 16/9 of the weights' size, and computes it anew when the
-    weights have changed.
+    With few channels or cells, while gradients are computed, on a GPU, under autocast and for a compiler it is
+    torch's own convolution.  Else it keeps the transformed kernel, 16/9 of the weights' size, and computes it anew
+    when the weights have changed.
 
     Args:
         in_channels: channels that come.
@@ -52,6 +53,7 @@ class Conv3x3(nn.Conv2d):
             and not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad))
             and not torch.is_autocast_enabled("cpu")
             and x.shape[2] % 2 == x.shape[3] % 2 == 0
+            and x.shape[2] * x.shape[3] >= 4 * FEWEST_TILES
             and self.in_channels * self.out_channels >= LEAST_GAIN * (self.in_channels + self.out_channels)
         )
 

@@ -247,6 +247,7 @@ class UNet(nn.Module):
             time = time + embedding
 
         x = self.conv_in(F.pixel_unshuffle(x, self.config.patch))
+        x = x.contiguous(memory_format=torch.channels_last)  # and so stays all the way: cells are tokens without a copy
         handed = [x]
         for block in self.down:
             x = block(x, time, context)
