@@ -106,9 +106,9 @@ def test_labels_of_nothing_and_everything():
 def test_grow_and_depth_equal_their_definitions():
     mask = np.random.default_rng(1).random((12, 14)) < 0.7
     rows, columns = np.indices(mask.shape)
-    inside = np.argwhere(mask)
-    near = np.abs(inside[:, :1, None] - rows[None].reshape(1, -1)).squeeze(1)
-    far = np.maximum(near, np.abs(inside[:, 1:, None] - columns[None].reshape(1, -1)).squeeze(1)).min(axis=0)
+    down, along = np.nonzero(mask)
+    near = np.abs(down[:, None] - rows.reshape(1, -1))
+    far = np.maximum(near, np.abs(along[:, None] - columns.reshape(1, -1))).min(axis=0)
     assert np.array_equal(regions.grow(mask, 2), far.reshape(mask.shape) <= 2)
     outside = np.argwhere(~np.pad(mask, 1)) - 1
     deep = [0 if not mask[p] else np.abs(outside - p).max(axis=1).min() for p in np.ndindex(mask.shape)]

@@ -1,5 +1,7 @@
 """The judge: what it costs, what it keeps apart, how it learns; and the wash it learns in."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +39,9 @@ def test_presets_keep_their_budget(preset, most: float):
     products = []
 
     def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
-        products.append(output.numel() * module.weight[0].numel())  # each output is a sum of as many products
+        products.append(
+            output.numel() * cast(torch.Tensor, module.weight)[0].numel()
+        )  # each output is a sum of as many products
 
     for module in judge.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

@@ -1,6 +1,8 @@
 """The benchmark against the other library runs, at a size that takes no time, and what it compares is equal."""
 
 import json
+import sys
+from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 from types import ModuleType
@@ -12,14 +14,14 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 
 @pytest.fixture
-def networks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The script as a module; what it does to torch's threads is undone."""
     monkeypatch.syspath_prepend(str(BENCH))
     spec = util.spec_from_file_location("bench_networks", BENCH / "networks.py")
     assert spec is not None
     assert spec.loader is not None
     module = util.module_from_spec(spec)
-    monkeypatch.setitem(__import__("sys").modules, "bench_networks", module)
+    monkeypatch.setitem(sys.modules, "bench_networks", module)
     spec.loader.exec_module(module)
     threads = torch.get_num_threads()
     yield module

@@ -1,6 +1,6 @@
 """The journey of someone with a folder of pictures: train all of DALL·E 2 on it, load it, draw, go on training."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -91,7 +91,7 @@ def test_previews_come_only_when_asked_and_cancelling_is_not_iterating(trained: 
         return inner(*args, **kwargs)
 
     dalle.parts.decoder.forward = counted
-    samples: Iterator = dalle.generate("a circle", previews=4, **knobs)
+    samples: Generator = dalle.generate("a circle", previews=4, **knobs)
     assert next(samples).is_preview
     samples.close()
     assert 0 < calls < 5

@@ -32,8 +32,11 @@ def test_rounding_is_no_worse_than_plain() -> None:
     assert (conv(x) - exact).abs().max() <= 2 * (plain - exact).abs().max()
 
 
-def test_the_kept_kernel_follows_the_weights() -> None:
-    conv, x = Conv3x3(256, 256).requires_grad_(False), grid(1, 256, 8, 8)
+@pytest.mark.parametrize("limit", [0, convolution.KEPT_BYTES])  # nothing is kept, or all
+def test_the_transformed_kernel_follows_the_weights(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "KEPT_BYTES", limit)
+    conv, x = Conv3x3(256, 256).requires_grad_(False), grid(1, 256, 16, 16)
+    assert conv._is_worth_it(x)
     for _ in range(2):
         conv(x)
         with torch.no_grad():
@@ -42,6 +45,7 @@ def test_the_kept_kernel_follows_the_weights() -> None:
     conv.load_state_dict({name: torch.zeros_like(one) for name, one in conv.state_dict().items()})
     assert not conv(x).any()
     assert list(conv.state_dict()) == ["weight", "bias"]
+    assert (conv._kept is None) == (limit == 0)
 
 
 def test_it_steps_aside() -> None:

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 SIDE = 4  # of a tile; tiles lie two cells apart
 LEAST_GAIN = 80  # in x out / (in + out) channels; below, the transforms cost what the products save
-FEWEST_TILES = 16  # of a picture; below, the kernel's 16 products are read for too few cells
+FEWEST_TILES = 16  # of a picture; below, the transformed kernel is read for too few cells
+FEWEST_TILES_ANEW = 64  # the same, where the kernel is transformed at every call
+KEPT_BYTES = 64 << 20  # of the largest transformed kernel that is kept; the few larger ones would double the memory
 STRIP_BYTES = 8 << 20  # of transformed tiles handled at a time, so that they stay in the cache
 
 
@@ -27,8 +29,8 @@ class Conv3x3(nn.Conv2d):
     """A 3x3 convolution that keeps the grid's size; its weights are those of torch's, under the same names.
 
     With few channels or cells, while gradients are computed, on a GPU, under autocast and for a compiler it is
-    torch's own convolution.  Else it keeps the transformed kernel, 16/9 of the weights' size, and computes it anew
-    when the weights have changed.
+    torch's own convolution.  Else it transforms its kernel, and keeps a small one (16/9 of the weights' size) until
+    the weights change.
 
     Args:
         in_channels: channels that come.
@@ -53,11 +55,16 @@ class Conv3x3(nn.Conv2d):
             and not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad))
             and not torch.is_autocast_enabled("cpu")
             and x.shape[2] % 2 == x.shape[3] % 2 == 0
-            and x.shape[2] * x.shape[3] >= 4 * FEWEST_TILES
+            and x.shape[2] * x.shape[3] >= 4 * (FEWEST_TILES if self._keeps() else FEWEST_TILES_ANEW)
             and self.in_channels * self.out_channels >= LEAST_GAIN * (self.in_channels + self.out_channels)
         )
 
+    def _keeps(self) -> bool:
+        return SIDE * SIDE * self.in_channels * self.out_channels * self.weight.element_size() <= KEPT_BYTES
+
     def _transformed(self) -> Tensor:
+        if not self._keeps():
+            return transform_kernel(self.weight.detach())
         version = 0 if self.weight.is_inference() else self.weight._version  # inference tensors are not counted
         key = (self.weight.data_ptr(), version)
         if self._kept is None or self._kept[0] != key:
@@ -72,8 +79,8 @@ def transform_kernel(kernel: Float[Tensor, "o i 3 3"]) -> Float[Tensor, "16 i o"
         kernel: of a convolution, as torch stores it.
     """
     g = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=kernel.dtype)
-    entries = rearrange(kernel, "o i r c -> (r c) (i o)")
-    return (torch.kron(g, g) @ entries).view(SIDE * SIDE, kernel.shape[1], kernel.shape[0])
+    tiles = torch.kron(g, g) @ kernel.reshape(-1, 9).T  # read as it lies: half the time goes into memory
+    return tiles.view(SIDE * SIDE, *kernel.shape[:2]).transpose(1, 2)
 
 
 def convolve_tiles(

@@ -146,7 +146,9 @@ def sibling(model: ModelFolder, siblings: Mapping[str, Any], role: str) -> Model
     Raises:
         BadModel: when it is missing, or another model of the same name.
     """
-    wanted = siblings[role]
+    wanted = siblings.get(role)
+    if not isinstance(wanted, Mapping) or not {"name", "sha256"} <= set(wanted):
+        raise BadModel(f"{model.path} with {role} = {wanted!r}", "a sibling's name and sha256")
     found = read_model(find_model(wanted["name"], beside=model.path))
     if found.sha256 != wanted["sha256"]:
         raise BadModel(
@@ -159,6 +161,8 @@ def sibling(model: ModelFolder, siblings: Mapping[str, Any], role: str) -> Model
 
 def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
     head = model.part("pipeline").config
+    if missing := [name for name in ("siblings", "settings") if name not in head]:
+        raise BadModel(f"{model.path}/pipeline without {missing[0]}", "settings and siblings")
     siblings = head["siblings"]
     clip = sibling(model, siblings, "clip")
     codec = sibling(model, siblings, "codec")
