@@ -93,7 +93,7 @@ def test_a_few_steps_make_a_codec_better() -> None:
     objective, rng = CodecObjective(codec, CodecLossConfig()), torch.Generator().manual_seed(0)
     optimiser = torch.optim.AdamW(codec.parameters(), lr=3e-3)
     history = []
-    for _ in range(30):
+    for _ in range(120):
         losses = objective(batch(), rng)
         losses.total["codec"].backward()
         optimiser.step()
