@@ -4,8 +4,9 @@ A score is only worth something if the examiner never taught the pupil.  The jud
 CLIP, codec, prior or decoder, has another architecture (ConvNeXt blocks instead of transformers and U-Nets), its own
 seed and its own data order; it sees opaque RGB only, so that it cannot read the transparency the generator drew.
 
-Source: blocks after Liu et al., "A ConvNet for the 2020s", arXiv:2201.03545, section 2.6 and figure 4, with 5x5
-kernels and an expansion of 3, which keeps one CPU thread busy with matrix products instead of memory; temperature
+Source: blocks after Liu et al., "A ConvNet for the 2020s", arXiv:2201.03545, section 2.6 and figure 4, with 3x3
+kernels, an expansion of 3 (matrix products, not memory, then keep a CPU thread busy) and a maximum over places at the
+end; temperature
 scaling after Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599, section 4.2.
 """
 
@@ -40,7 +41,7 @@ class JudgeConfig:
     stem_width: int = 32  # channels between two stem convolutions; unused by a stem of one
     widths: tuple[int, ...] = (64, 128, 256)  # channels of each stage; the grid halves between stages
     depths: tuple[int, ...] = (1, 2, 3)  # blocks of each stage; cheap coarse stages get more
-    kernel: int = 5  # side of the depthwise kernels, odd
+    kernel: int = 3  # side of the depthwise kernels, odd
     expansion: int = 3  # hidden width of a block over its width
 
     def __post_init__(self) -> None:

@@ -40,16 +40,16 @@ class JudgeObjectiveConfig:
     """
 
     label_smoothing: float = 0.1  # share of the target spread over all classes, 0 to 1
-    style_weight: float = 0.3  # of the style's cross-entropy beside the concept's
+    style_weight: float = 0.5  # of the style's cross-entropy beside the concept's
     none_share: float = 0.05  # of each batch turned into pictures of nothing
     codec_share: float = 0.35  # of pictures replaced by their reconstruction, when the batch carries them
-    scale: tuple[float, float] = (0.6, 1.2)  # size of the drawing, 1 as it came
-    shift: float = 0.1  # largest move, as a share of the side
-    soften_share: float = 0.5  # of pictures that lose detail; 0 for a judge of sharpness
+    scale: tuple[float, float] = (0.7, 1.15)  # size of the drawing, 1 as it came
+    shift: float = 0.08  # largest move, as a share of the side
+    soften_share: float = 0.35  # of pictures that lose detail; 0 for a judge of sharpness
     softest: float = 0.3  # smallest share of the side a picture is shrunk to: a 20 px object in a 64 px scene
-    noise_share: float = 0.25  # of pictures that get grain
+    noise_share: float = 0.2  # of pictures that get grain
     noise: float = 0.15  # largest standard deviation of the grain, in units of [-1, 1]
-    jpeg_share: float = 0.25  # of pictures that are compressed
+    jpeg_share: float = 0.2  # of pictures that are compressed
     jpeg: float = 2.0  # worst multiple of JPEG's table; 2 is quality 25
 
     def __post_init__(self) -> None:
