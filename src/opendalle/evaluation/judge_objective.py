@@ -133,7 +133,8 @@ class JudgeObjective:
         if batch.reconstructions is not None:
             swapped = self._pick(len(pictures), config.codec_share, rng, pictures)
             pictures = torch.where(swapped[:, None, None, None], batch.reconstructions, pictures)
-        with torch.no_grad():
+        # In full precision: a picture's 8 bits are more than bfloat16 keeps.
+        with torch.no_grad(), torch.autocast(pictures.device.type, enabled=False):
             placed = spoiling.place(pictures, rng, config.scale, config.shift)
             backgrounds = spoiling.random_backgrounds(len(placed), rng).to(placed.device)
             rgb = spoiling.composite(placed, backgrounds)

@@ -11,6 +11,8 @@ Rounding is that of a plain convolution, or better: sums over channels are as lo
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, section 4.1.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -19,10 +21,29 @@ from torch import Tensor, nn
 
 SIDE = 4  # of a tile; tiles lie two cells apart
 LEAST_GAIN = 80  # in x out / (in + out) channels; below, the transforms cost what the products save
-FEWEST_TILES = 16  # of a picture; below, the transformed kernel is read for too few cells
-FEWEST_TILES_ANEW = 64  # the same, where the kernel is transformed at every call
+LEAST_WORK = 2 << 20  # in x out channels x tiles of a picture; below, twenty small calls take longer than one
+FEWEST_TILES_ANEW = 64  # of a picture, where the kernel is transformed at every call
 KEPT_BYTES = 64 << 20  # of the largest transformed kernel that is kept; the few larger ones would double the memory
 STRIP_BYTES = 8 << 20  # of transformed tiles handled at a time, so that they stay in the cache
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A transformed kernel, and which weights it was made from."""
+
+    tiles: Float[Tensor, "16 i o"]
+    weight: Tensor
+    address: int  # changes when the weights are moved or cast
+    version: int  # changes when they are written to
+
+    @classmethod
+    def of(cls, weight: Float[Tensor, "o i 3 3"]) -> "Kept":
+        """Transform a kernel."""
+        return cls(transform_kernel(weight.detach()), weight, weight.data_ptr(), _version(weight))
+
+    def is_of(self, weight: Float[Tensor, "o i 3 3"]) -> bool:
+        """Whether these are the weights, unchanged."""
+        return self.weight is weight and self.address == weight.data_ptr() and self.version == _version(weight)
 
 
 class Conv3x3(nn.Conv2d):
@@ -39,7 +60,7 @@ class Conv3x3(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
-        self._kept: tuple[tuple[int, int], Tensor] | None = None  # whose weights they were, and their transform
+        self._kept: Kept | None = None
 
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
         """Convolve a grid."""
@@ -48,15 +69,17 @@ class Conv3x3(nn.Conv2d):
         return convolve_tiles(input, self._transformed(), self.bias)
 
     def _is_worth_it(self, x: Tensor) -> bool:
+        into, out_of, num_tiles = self.in_channels, self.out_channels, x.shape[2] * x.shape[3] // 4
         return (
-            not torch.compiler.is_compiling()
+            into * out_of >= LEAST_GAIN * (into + out_of)
+            and into * out_of * num_tiles >= LEAST_WORK
+            and (self._keeps() or num_tiles >= FEWEST_TILES_ANEW)
+            and x.shape[2] % 2 == x.shape[3] % 2 == 0
             and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad))
             and not torch.is_autocast_enabled("cpu")
-            and x.shape[2] % 2 == x.shape[3] % 2 == 0
-            and x.shape[2] * x.shape[3] >= 4 * (FEWEST_TILES if self._keeps() else FEWEST_TILES_ANEW)
-            and self.in_channels * self.out_channels >= LEAST_GAIN * (self.in_channels + self.out_channels)
+            and not torch.compiler.is_compiling()
         )
 
     def _keeps(self) -> bool:
@@ -65,11 +88,13 @@ class Conv3x3(nn.Conv2d):
     def _transformed(self) -> Tensor:
         if not self._keeps():
             return transform_kernel(self.weight.detach())
-        version = 0 if self.weight.is_inference() else self.weight._version  # inference tensors are not counted
-        key = (self.weight.data_ptr(), version)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, transform_kernel(self.weight.detach()))
-        return self._kept[1]
+        if self._kept is None or not self._kept.is_of(self.weight):
+            self._kept = Kept.of(self.weight)
+        return self._kept.tiles
+
+
+def _version(weight: Tensor) -> int:
+    return 0 if weight.is_inference() else weight._version  # nobody counts writes to tensors of inference mode
 
 
 def transform_kernel(kernel: Float[Tensor, "o i 3 3"]) -> Float[Tensor, "16 i o"]:

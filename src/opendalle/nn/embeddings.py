@@ -25,8 +25,8 @@ def sinusoid(t: Shaped[Tensor, " b"], width: int, max_period: float = 10_000.0) 
         arXiv:2105.05233, which GLIDE, unCLIP and Karlo share.
     """
     half = width // 2
-    exponents = torch.arange(half, dtype=torch.float32, device=t.device) / half
-    angles = t.float()[:, None] * torch.exp(-math.log(max_period) * exponents)  # (b, half)
+    exponents = -math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device)
+    angles = t.float()[:, None] * torch.exp(exponents / half)  # (b, half); rounded in ADM's order, to its last bit
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 

@@ -210,6 +210,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.conv_out.weight)  # the first prediction is zero, so the first loss is the data's variance
         if self.conv_out.bias is not None:
             nn.init.zeros_(self.conv_out.bias)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - else every call copies them
 
     def prepare_context(self, states: Float[Tensor, "b m d"], mask: Bool[Tensor, "b m"] | None = None) -> UNetContext:
         """Compute every attention's keys and values of a prompt; they serve all denoising steps.

@@ -12,7 +12,7 @@ from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_mod
 from opendalle.clip.distillation import TextDistillation, TextDistillationConfig
 from opendalle.clip.model import CLIP, PRESETS
 from opendalle.clip.objective import ContrastiveConfig, ContrastiveObjective
-from opendalle.clip.teacher import SentenceTeacher
+from opendalle.clip.teacher import SentenceTeacher, everyday_words
 from opendalle.data.emoji.dataset import EmojiSet
 from opendalle.data.loading import LoadingConfig
 from opendalle.data.sets import PictureSet
@@ -24,6 +24,9 @@ from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.training.config import AdamWConfig, TrainConfig
 
 TAUGHT_LANGUAGES = ("en", "zh")  # whose names and keywords the teacher embeds
+TAUGHT_CAPTIONS = 12_000  # of the set, as training draws them
+TAUGHT_WORDS = 12_000  # of everyday English
+NUM_SENTENCES = 96  # of all these, in every batch
 
 
 def clip(
@@ -34,6 +37,8 @@ def clip(
     batch_size: int = 128,
     learning_rate: float = 1e-3,
     captions: int = 60_000,
+    scenes: float | None = None,
+    memory: int = 4_096,
     tokenizer_of: Path | None = None,
     seed: int = 1,
 ) -> tuple[Stage, ...]:
@@ -50,6 +55,8 @@ def clip(
         batch_size: pictures that are told apart at once.
         learning_rate: at its top.
         captions: drawn to train the tokenizer.
+        scenes: share of a world's pictures that are scenes of several things; without, the world's own.
+        memory: pairs of earlier batches that serve as further wrong answers.
         tokenizer_of: take the tokenizer of this CLIP instead of training one; needed with --from.
         seed: of weights, order and chance.
     """
@@ -57,7 +64,7 @@ def clip(
     def build() -> Work:
         torch.manual_seed(seed)
         config = PRESETS["emoji"]
-        source = open_set(data, config.size)
+        source = open_set(data, config.size, scenes)
         if tokenizer_of is not None:
             plain = next(iter(read_model(tokenizer_of).parts.values())).extra("tokenizer.json")  # noqa: S610 - no database here
             tokenizer = BytePairTokenizer.from_json(plain)
@@ -68,7 +75,7 @@ def clip(
         distillation = None
         if sentences is not None:
             distillation = TextDistillation(TextDistillationConfig(embed=config.embed, teacher=sentences[1].shape[1]))
-        objective = ContrastiveObjective(network, ContrastiveConfig(), distillation)
+        objective = ContrastiveObjective(network, ContrastiveConfig(memory=memory), distillation)
         loading = LoadingConfig(batch_size=batch_size, seed=seed, channels=config.channels)
 
         def finish() -> ModelFolder:
@@ -79,7 +86,7 @@ def clip(
 
         return Work(
             objective=objective,
-            batches=CLIPBatches(source, tokenizer, config.context, loading, sentences),
+            batches=CLIPBatches(source, tokenizer, config.context, loading, sentences, NUM_SENTENCES),
             config=TrainConfig(
                 pictures=pictures,
                 batch_size=batch_size,
@@ -99,23 +106,22 @@ def taught_sentences(source: PictureSet, seed: int) -> tuple[Sequence[str], Tens
     """Embed a set's words with the public teacher; None where the teacher is not installed.
 
     Args:
-        source: of a world, names and keywords; of any other set, its captions.
+        source: captions of it, and of a world all names and keywords; with them go common words of English.
         seed: of the draw of captions.
     """
     try:
         teacher = SentenceTeacher(num_threads=torch.get_num_threads())
     except MissingExtra:
         return None
+    words = [*some_captions(source, TAUGHT_CAPTIONS, seed), *everyday_words(TAUGHT_WORDS)]
     if isinstance(source, EmojiSet):
-        words = [
+        words += [
             word
             for concept in source.world.concepts
             if not concept.held_out
             for language in TAUGHT_LANGUAGES
             for word in (concept.names.get(language, ""), *concept.keywords.get(language, ())[:5])
         ]
-    else:
-        words = some_captions(source, 20_000, seed)
     sentences = list(dict.fromkeys(word for word in words if word))
     return sentences, torch.from_numpy(teacher(sentences))
 

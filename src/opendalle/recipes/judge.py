@@ -1,17 +1,18 @@
 """The judge that scores pictures: trained apart from every network that draws, conditions, reranks or filters."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from opendalle.base.axes import Pictures
-from opendalle.base.errors import BadData
+from opendalle.base.errors import BadData, require
 from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
 from opendalle.data.emoji.world import World
-from opendalle.evaluation.judge import Judge, judge_emoji
+from opendalle.evaluation.judge import Judge, judge_emoji, judge_emoji_256
 from opendalle.evaluation.judge_batches import JudgeBatches, JudgeBatchesConfig, judge_concepts
-from opendalle.evaluation.judge_objective import JudgeObjective
+from opendalle.evaluation.judge_objective import JudgeBatch, JudgeObjective, JudgeObjectiveConfig, sharpness_wash
 from opendalle.pretrained.kinds import find_model, load_folder
 from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
@@ -19,15 +20,18 @@ from opendalle.recipes.data import is_world
 from opendalle.recipes.stage import Stage, Work
 from opendalle.training.config import AdamWConfig, TrainConfig
 
+CALIBRATED = 16  # batches on which the judge's temperatures are fitted
+
 
 def judge(
     data: Path,
     out: Path,
     *,
     codec: Path | None = None,
+    size: int = 64,
     pictures: int = 300_000,
     batch_size: int = 64,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 4e-3,
     seed: int = 40_417,
 ) -> tuple[Stage, ...]:
     """Train the judge on the whole world, held-out pictures included: it must know what it is to mark.
@@ -40,20 +44,25 @@ def judge(
         data: an emoji world.
         out: the model folder to write.
         codec: a share of pictures goes through this codec first, lest its softness be marked as error.
+        size: side of the pictures it sees: 64, or 256 for the judge of sharpness, whose lessons are never soft.
         pictures: length of the run.
         batch_size: pictures a step.
         learning_rate: at its top.
         seed: of weights, order and chance; no other recipe has it.
 
     Raises:
+        BadConfig: when the size is neither.
         BadData: when the data are no emoji world, which alone has concepts to judge.
     """
     if not is_world(data):
         raise BadData(f"{data}", "an emoji world, made by `opendalle data emoji`", "A judge needs named concepts.")
 
+    require(size in (64, 256), f"size is {size}", "64 or 256")
+
     def build() -> Work:
         world = World(str(data))
-        network = Judge(judge_emoji(judge_concepts(world), world.styles), seed)
+        preset, wash = (judge_emoji, JudgeObjectiveConfig()) if size == 64 else (judge_emoji_256, sharpness_wash())
+        network = Judge(preset(judge_concepts(world), world.styles), seed)
         reconstruct = None
         if codec is not None:
             trained = load_folder(read_model(find_model(codec)))
@@ -63,15 +72,19 @@ def judge(
 
             reconstruct = through_codec
 
+        objective = JudgeObjective(network, wash)
+        batches = JudgeBatches(world, JudgeBatchesConfig(batch=batch_size, size=size, seed=seed), reconstruct)
+
         def finish() -> ModelFolder:
+            calibrate(objective, (batches.read(pictures // batch_size + k) for k in range(1, CALIBRATED + 1)), seed)
             part = Part(to_plain(network.config), network.state_dict(), storage="bfloat16")
             card = card_of("judge", data, pictures=pictures, seed=seed)
             return write_model(out, kind="judge", parts={"judge": part}, card=card)
 
         torch.manual_seed(seed)
         return Work(
-            objective=JudgeObjective(network),
-            batches=JudgeBatches(world, JudgeBatchesConfig(batch=batch_size, seed=seed), reconstruct),
+            objective=objective,
+            batches=batches,
             config=TrainConfig(
                 pictures=pictures,
                 batch_size=batch_size,
@@ -85,6 +98,24 @@ def judge(
         )
 
     return (Stage(name="judge", out=out, build=build),)
+
+
+@torch.no_grad()
+def calibrate(objective: JudgeObjective, batches: Iterable[JudgeBatch], seed: int) -> None:
+    """Fit the judge's temperatures on batches that come after its run, washed afresh.
+
+    It is an examiner and must have seen every drawing, so there is none that it has not; the wash is what is new.
+
+    Args:
+        objective: the judge with its wash.
+        batches: a few.
+        seed: of the wash.
+    """
+    rng, seen = torch.Generator().manual_seed(seed), list(batches)
+    verdict = objective.judge.look(torch.cat([objective.wash(batch, rng) for batch in seen]))
+    objective.judge.calibrate(
+        verdict, torch.cat([batch.concept for batch in seen]), torch.cat([batch.style for batch in seen])
+    )
 
 
 if __name__ == "__main__":
