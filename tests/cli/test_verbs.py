@@ -95,9 +95,23 @@ def fake_training(monkeypatch):
 
 def test_train_hands_everything_on(opendalle, fake_training, here):
     (here / "set").mkdir()
-    line = ["train", "dalle2", "--data", "set", "--out", "model", "--from", "dalle2", "--max-minutes", "2"]
+    line = [
+        "train",
+        "dalle2",
+        "--data",
+        "set",
+        "--out",
+        "model",
+        "--from",
+        "dalle2",
+        "--max-minutes",
+        "2",
+        "--show-every",
+        "9",
+    ]
     assert opendalle(*line) == (0, ["model"], [])
     asked = {"data": Path("set"), "out": Path("model"), "warm_start": "dalle2", "resume": None, "max_minutes": 2.0}
+    asked |= {"show_every": 9, "tensorboard": False}
     assert fake_training == [("dalle2", asked)]
 
 
@@ -116,6 +130,7 @@ def test_a_training_that_stops_early_says_how_to_go_on(opendalle, fake_training,
         ["--data", "set", "--out", "model", "--from", "a", "--resume", "b"],
         ["--data", "set", "--out", "model", "--max-minutes", "0"],
         ["--data", "set", "--out", "model", "--max-minutes", "nan"],
+        ["--data", "set", "--out", "model", "--show-every", "-1"],
         ["--data", "set"],
     ],
 )

@@ -19,8 +19,7 @@ from opendalle.clip import (
     measure_retrieval,
 )
 from opendalle.clip.distillation import TextDistillation, TextDistillationConfig
-from opendalle.clip.losses import contrastive_loss, relation_loss, same_meaning, share_label
-from opendalle.clip.memory import EmbeddingMemory
+from opendalle.clip.losses import contrastive_loss, relation_loss, same_meaning
 
 TINY = CLIPConfig(
     embed=12,
@@ -69,16 +68,9 @@ def full_batch() -> CaptionedBatch:
     )
 
 
-def plain_contrast(p, t, scale, same, duplicates, hard, old=None) -> torch.Tensor:
+def plain_contrast(p, t, scale, same, duplicates, hard) -> torch.Tensor:
     """The same loss, one logit at a time."""
     num = len(p)
-
-    def remembered(question: torch.Tensor, answers: int, at: int) -> list:
-        return (
-            []
-            if old is None
-            else [scale * question @ a for a, no in zip(old[answers], old[2][at], strict=True) if not no]
-        )
 
     def one_side(question: torch.Tensor, answers: torch.Tensor, at: int, extra: list) -> torch.Tensor:
         logits, target = [], []
@@ -92,9 +84,8 @@ def plain_contrast(p, t, scale, same, duplicates, hard, old=None) -> torch.Tenso
         weight = torch.tensor(target + [0.0] * len(extra), dtype=every.dtype)
         return -((weight / weight.sum()) * every.log_softmax(0)).sum()
 
-    harder = [[] if hard is None else [scale * p[i] @ h for h in hard[i]] for i in range(num)]
-    rows = [one_side(p[i], t, i, harder[i] + remembered(p[i], 1, i)) for i in range(num)]
-    columns = [one_side(t[i], p, i, remembered(t[i], 0, i)) for i in range(num)]
+    rows = [one_side(p[i], t, i, [] if hard is None else [scale * p[i] @ h for h in hard[i]]) for i in range(num)]
+    columns = [one_side(t[i], p, i, []) for i in range(num)]
     return (torch.stack(rows).mean() + torch.stack(columns).mean()) / 2
 
 
@@ -106,49 +97,6 @@ def test_contrastive_loss_equals_the_plain_one(duplicates: str, with_hard: bool)
     scale = torch.tensor(9.0, dtype=torch.float64)
     got = contrastive_loss(p, t, scale, same=same, duplicates=duplicates, hard=hard)
     torch.testing.assert_close(got.double(), plain_contrast(p, t, scale, same, duplicates, hard), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("duplicates", ["negative", "mask", "positive"])
-def test_remembered_pairs_are_further_wrong_answers(duplicates: str) -> None:
-    p, t, hard = unit(6, 5), unit(6, 5, seed=1), unit(6, 2, 5, seed=2)
-    same = same_meaning(torch.tensor([[0], [1], [0], [-1], [-1], [1]]))
-    alike = share_label(torch.tensor([[0], [1], [0], [-1], [-1], [1]]), torch.tensor([[1], [-1], [5], [0]]))
-    assert alike.sum() == 4  # two rows of label 0, two of label 1; -1 is like nothing
-    old, scale = (unit(4, 5, seed=3), unit(4, 5, seed=4), alike), torch.tensor(9.0, dtype=torch.float64)
-    got = contrastive_loss(p, t, scale, same=same, duplicates=duplicates, hard=hard, remembered=old)
-    wanted = plain_contrast(p, t, scale, same, duplicates, hard, old)
-    torch.testing.assert_close(got.double(), wanted, atol=1e-6, rtol=0)
-    assert got > contrastive_loss(p, t, scale, same=same, duplicates=duplicates, hard=hard)
-
-
-def test_the_memory_keeps_the_newest_pairs_and_survives_a_save() -> None:
-    memory = EmbeddingMemory(5)
-    assert memory.state() == {}
-    for first in (0, 3, 6):
-        numbers = torch.arange(first, first + 3)
-        memory.add(numbers[:, None].float(), -numbers[:, None].float(), numbers[:, None])
-    other = EmbeddingMemory(5)
-    other.load(memory.state())
-    assert other.kept.labels.flatten().tolist() == other.kept.pictures.flatten().tolist() == [4, 5, 6, 7, 8]
-    assert other.kept.texts.flatten().tolist() == [-4, -5, -6, -7, -8]
-
-
-def test_the_objective_remembers_a_step_once_it_is_made() -> None:
-    torch.manual_seed(0)
-    objective = ContrastiveObjective(CLIP(TINY), ContrastiveConfig(memory=10, memory_from=0.5, chunk=3))
-    batch = make_batch(concepts=torch.tensor([0, 1, 2, 3, 1, 5, 6]))
-    first, early = [], objective.memory
-    for pictures in (0, 50, 57):
-        objective.before_step(pictures, 100)
-        first.append(objective.backward(batch, RNG).total["clip"])
-        assert (early.kept is None) == (pictures < 57)  # nothing in the first half, nothing before the step is over
-        objective.after_step()
-    assert len(early.kept.labels) == 10  # of 14
-    # The very same batch comes again: all it remembers of itself is masked but what means something else.
-    assert first[0] == first[1] < first[2]
-    copy = ContrastiveObjective(objective.clip, objective.config)
-    copy.recall(objective.remember())
-    assert torch.equal(copy(batch, RNG).total["clip"], objective(batch, RNG).total["clip"])
 
 
 def test_contrastive_loss_is_cross_entropy_when_all_differ() -> None:

@@ -44,7 +44,7 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     out = tmp_path_factory.mktemp("models") / "mine"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("opendalle.recipes.clip.taught_sentences", lambda source, seed: None)  # the teacher is optional
-        steps = list(recipes.run("dalle2", data=folder, out=out, **LENGTHS))
+        steps = list(recipes.run("dalle2", data=folder, out=out, show_every=32, **LENGTHS))
     return out, steps
 
 
@@ -53,6 +53,16 @@ def test_every_stage_ran_in_order_and_left_a_whole_model(trained: tuple[Path, li
     assert list(dict.fromkeys(step.stage for step in steps)) == ["clip", "codec", "upsampler", "prior", "decoder"]
     for name in ("mine", "mine-clip", "mine-codec", "mine-upsampler", "mine-prior"):
         assert verify_model(out.parent / name).card["licence"]
+
+
+def test_sheets_of_samples_show_how_far_each_stage_has_come(trained: tuple[Path, list[TrainStep]]) -> None:
+    runs = trained[0].parent
+    sheets = {"mine.runs/codec": [32], "mine.runs/upsampler": [8], "mine.runs/decoder": [64], "mine.runs/clip": []}
+    for run, pictures in sheets.items():
+        assert [sheet.name for sheet in sorted((runs / run).glob("samples/*"))] == [f"{n:09d}.png" for n in pictures]
+    with Image.open(runs / "mine.runs/codec/samples/000000032.png") as sheet:
+        assert sheet.width >= 8 * 64
+        assert sheet.height >= 2 * 64  # each picture above its reconstruction
 
 
 def test_the_model_draws_and_every_picture_tells_how(trained: tuple[Path, list[TrainStep]]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from opendalle.base.errors import BadRequest
+from opendalle.cli.asked import RARE
 from opendalle.cli.console import duration, progress, tell
 from opendalle.pictures import refuse_existing
 
@@ -19,6 +20,8 @@ def train(
     warm_start: Annotated[str | None, Parameter(name="--from")] = None,
     resume: Path | None = None,
     max_minutes: float | None = None,
+    show_every: Annotated[int, Parameter(group=RARE)] = 0,
+    tensorboard: Annotated[bool, Parameter(group=RARE)] = False,
 ) -> int:
     """Train a model on your own captioned pictures: every stage of a recipe, in order.
 
@@ -29,6 +32,8 @@ def train(
         warm_start: Begin with the weights of this model, under a new optimiser.
         resume: Go on with this run folder, bit for bit.
         max_minutes: Save and stop after so many minutes; --resume goes on.
+        show_every: Pictures between sheets of samples, drawn into the run folder; 0 for none.
+        tensorboard: Write TensorBoard events beside the run's log.
 
     Returns:
         The exit code.
@@ -40,13 +45,24 @@ def train(
         raise BadRequest("--from and --resume together", "one of them", "A resumed run has its weights already.")
     if max_minutes is not None and not max_minutes > 0:
         raise BadRequest(f"--max-minutes {max_minutes}", "more than 0")
+    if show_every < 0:
+        raise BadRequest(f"--show-every {show_every}", "0 (none) or a number of pictures")
     if not data.exists():
         raise BadRequest(f"no picture set at {data}", "a folder of pictures with captions in .txt files")
     refuse_existing(out)
 
     from opendalle import recipes  # torch enters here
 
-    steps = recipes.run(recipe, data=data, out=out, warm_start=warm_start, resume=resume, max_minutes=max_minutes)
+    steps = recipes.run(
+        recipe,
+        data=data,
+        out=out,
+        warm_start=warm_start,
+        resume=resume,
+        max_minutes=max_minutes,
+        show_every=show_every,
+        tensorboard=tensorboard,
+    )
     with progress(f"training {recipe}", None) as advance:
         for step in steps:
             losses = "  ".join(f"{name} {value:.4f}" for name, value in step.losses.items())

@@ -12,23 +12,15 @@ from opendalle.base.axes import Embeddings
 Duplicates = Literal["negative", "mask", "positive"]
 
 
-def share_label(labels: Int[Tensor, "b r"], others: Int[Tensor, "m r"]) -> Bool[Tensor, "b m"]:
-    """Tell which entries share any of their labels; a negative number equals nothing.
-
-    Args:
-        labels: rows of label numbers, each column a labelling of its own.
-        others: of what they are compared with.
-    """
-    return ((labels[:, None] == others[None]) & (labels[:, None] >= 0)).any(dim=-1)
-
-
 def same_meaning(labels: Int[Tensor, "b r"]) -> Bool[Tensor, "b b"]:
-    """Tell which entries of a batch mean the same: those that share any of their labels, and each with itself.
+    """Tell which entries of a batch mean the same: those that share any of their labels.
 
     Args:
-        labels: rows of label numbers, as for `share_label`.
+        labels: rows of label numbers, each column a labelling of its own; a negative number equals nothing but itself
+            in place.
     """
-    return share_label(labels, labels) | torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    equal = (labels[:, None] == labels[None]) & (labels[:, None] >= 0)  # (b, b, r)
+    return equal.any(dim=-1) | torch.eye(len(labels), dtype=torch.bool, device=labels.device)
 
 
 def contrastive_loss(
@@ -39,7 +31,6 @@ def contrastive_loss(
     same: Bool[Tensor, "b b"] | None = None,
     duplicates: Duplicates = "mask",
     hard: Float[Tensor, "b k e"] | None = None,
-    remembered: tuple[Float[Tensor, "m e"], Float[Tensor, "m e"], Bool[Tensor, "b m"]] | None = None,
 ) -> Float[Tensor, ""]:
     """Symmetric InfoNCE: each picture must find its caption among all of the batch, and each caption its picture.
 
@@ -52,8 +43,6 @@ def contrastive_loss(
             apart all the same, as the paper does; "mask" leaves them out; "positive" shares the target among them.
         hard: captions that are wrong for their own picture in one point (a swapped relation, another colour), as
             further columns that only this picture sees: for others they may happen to be true.
-        remembered: pictures and texts of earlier batches, wrong answers to all of this one but where the mask says that
-            they mean the same.
 
     Source: CLIP, arXiv:2103.00020, figure 3; targets shared as in supervised contrastive learning, arXiv:2004.11362,
         eq. 2; hard captions after NegCLIP, arXiv:2210.01936, section 4.
@@ -64,16 +53,11 @@ def contrastive_loss(
         logits = logits.masked_fill(same & ~target.bool(), float("-inf"))
     if same is not None and duplicates == "positive":
         target = same.to(logits.dtype) / same.sum(dim=1, keepdim=True)  # same is symmetric: serves both directions
-    rows, columns = logits, logits.T
-    if remembered is not None:
-        old_pictures, old_texts, alike = remembered
-        rows = torch.cat([rows, (scale * pictures @ old_texts.T).masked_fill(alike, float("-inf"))], dim=1)
-        columns = torch.cat([columns, (scale * texts @ old_pictures.T).masked_fill(alike, float("-inf"))], dim=1)
+    rows = logits
     if hard is not None:
-        rows = torch.cat([rows, scale * torch.einsum("be,bke->bk", pictures, hard)], dim=1)  # (b, b + m + k)
-    find_text, find_picture = (
-        _cross_entropy(side, F.pad(target, (0, side.shape[1] - len(target)))) for side in (rows, columns)
-    )
+        rows = torch.cat([logits, scale * torch.einsum("be,bke->bk", pictures, hard)], dim=1)  # (b, b + k)
+    find_text = _cross_entropy(rows, F.pad(target, (0, rows.shape[1] - len(target))))
+    find_picture = _cross_entropy(logits.T, target)
     return (find_text + find_picture) / 2
 
 

@@ -15,8 +15,7 @@ from opendalle.base.errors import BadData, require
 from opendalle.base.protocols import Losses
 from opendalle.clip.distillation import TextDistillation
 from opendalle.clip.gradient_cache import backward_in_pieces
-from opendalle.clip.losses import Duplicates, contrastive_loss, same_meaning, share_label
-from opendalle.clip.memory import EmbeddingMemory
+from opendalle.clip.losses import Duplicates, contrastive_loss, same_meaning
 from opendalle.clip.model import CLIP, MAX_SCALE
 
 LENGTH_GROUPS = 4  # of captions embedded together: long ones do not make short ones wait
@@ -54,14 +53,10 @@ class ContrastiveConfig:
 
     chunk: int | None = None  # pictures, or captions, in memory at once; None: all, without gradient caching
     duplicates: Duplicates = "mask"  # what equal captions and equal concepts are to each other; see contrastive_loss
-    memory: int = 0  # pairs of earlier batches that serve as further wrong answers; 0: none
-    memory_from: float = 0.1  # share of the run before they do: until then the weights move too fast
     distillation_weight: float = 1.0  # of the teacher's term, beside the contrastive one
 
     def __post_init__(self) -> None:
         require(self.chunk is None or self.chunk > 0, f"chunk is {self.chunk}", "a positive number or None")
-        require(self.memory >= 0, f"memory is {self.memory}", "0 (none) or a number of pairs")
-        require(0 <= self.memory_from <= 1, f"memory_from is {self.memory_from}", "a share of the run, 0 to 1")
         known = ("negative", "mask", "positive")
         require(self.duplicates in known, f"duplicates is {self.duplicates!r}", ", ".join(known))
         require(self.distillation_weight >= 0, f"distillation_weight is {self.distillation_weight}", "at least 0")
@@ -80,9 +75,6 @@ class ContrastiveObjective:
         self.clip = clip
         self.config = config
         self.distillation = distillation
-        self.memory = EmbeddingMemory(config.memory)
-        self.fresh: list[tuple[Tensor, Tensor, Tensor]] = []  # of this step, remembered when it has been made
-        self.remembers = config.memory > 0
 
     @property
     def groups(self) -> Mapping[str, nn.Module]:
@@ -121,34 +113,10 @@ class ContrastiveObjective:
             return Losses(total={name: loss.detach() for name, loss in losses.total.items()}, watch=losses.watch)
         return backward_in_pieces(self._encoders(batch, chunk), partial(self._losses, batch=batch))
 
-    def before_step(self, pictures: int, total: int) -> None:
-        """Begin to remember when the weights have settled a little.
-
-        Args:
-            pictures: seen so far.
-            total: length of the run.
-        """
-        self.remembers = self.config.memory > 0 and pictures >= self.config.memory_from * total
-
     def after_step(self) -> None:
-        """Bring the scale back into its range, where it still has a gradient, and remember the step's pairs."""
+        """Bring the scale back into its range, where it still has a gradient."""
         with torch.no_grad():
             self.clip.log_scale.clamp_(max=math.log(MAX_SCALE))
-        for pairs in self.fresh:
-            self.memory.add(*pairs)
-        self.fresh.clear()
-
-    def remember(self) -> Mapping[str, Tensor]:
-        """Return what a resumed run needs beside the weights: the memory."""
-        return self.memory.state()
-
-    def recall(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with the memory of a save.
-
-        Args:
-            state: what `remember` gave.
-        """
-        self.memory.load(state)
 
     def _encoders(self, batch: CaptionedBatch, chunk: int | None) -> list[Callable[[], Tensor]]:
         """List what embeds each piece of the batch: first all pictures, then all captions of every kind."""
@@ -167,15 +135,11 @@ class ContrastiveObjective:
         pictures, texts, hard, sentences = torch.cat(list(pieces)).tensor_split(
             [num_pictures, 2 * num_pictures, 2 * num_pictures + num_hard]
         )
-        labels, kept = _labels(batch), self.memory.kept
-        if self.remembers:
-            self.fresh.append((pictures.detach(), texts.detach(), labels))
         contrast = contrastive_loss(
             pictures,
             texts,
             self.clip.scale,
-            same=same_meaning(labels),
-            remembered=None if kept is None else (kept.pictures, kept.texts, share_label(labels, kept.labels)),
+            same=same_meaning(_labels(batch)),
             duplicates=self.config.duplicates,
             hard=rearrange(hard, "(b k) e -> b k e", b=num_pictures) if num_hard else None,
         )
@@ -265,8 +229,6 @@ def _embed_texts(clip: CLIP, ids: Tokens, mask: Mask) -> Embeddings:
 
 def _labels(batch: CaptionedBatch) -> Int[Tensor, "b r"]:
     """Label a batch by caption, and by concept where that is known."""
-    generator = torch.Generator().manual_seed(0)
-    odd = 2 * torch.randint(2**61, (batch.ids.shape[1],), generator=generator).to(batch.ids.device) + 1
-    captions = (batch.ids.long() * odd).sum(dim=1) & (2**63 - 1)  # a hash, so that batches can be compared
+    captions = torch.unique(batch.ids, dim=0, return_inverse=True)[1]
     labels = [captions] if batch.concepts is None else [captions, batch.concepts]
     return torch.stack(labels, dim=1)

@@ -27,6 +27,8 @@ def run(
     warm_start: str | Path | None = None,
     resume: Path | None = None,
     max_minutes: float | None = None,
+    show_every: int = 0,
+    tensorboard: bool = False,
     **settings: Any,
 ) -> Iterator[TrainStep]:
     """Run a recipe, stage after stage, and yield every optimiser step.
@@ -38,6 +40,8 @@ def run(
         warm_start: begin with the weights of this model.
         resume: go on with the runs in this folder, bit for bit.
         max_minutes: save and stop after so long.
+        show_every: pictures between sheets of samples in the run folder; 0: none.
+        tensorboard: write TensorBoard events beside the log.
         **settings: the recipe's own parameters.
 
     Raises:
@@ -55,7 +59,7 @@ def run(
         runs=resume or runs_beside(out),
         resume=resume is not None,
         warm=find_model(warm_start) if warm_start is not None else None,
-        upkeep=Upkeep(max_minutes=max_minutes),
+        upkeep=Upkeep(max_minutes=max_minutes, show_every=show_every, tensorboard=tensorboard),
     )
     if name == "dalle2" and passage.warm is not None:
         settings.setdefault("like", passage.warm)

@@ -38,7 +38,6 @@ def clip(
     learning_rate: float = 1e-3,
     captions: int = 60_000,
     scenes: float | None = None,
-    memory: int = 4_096,
     tokenizer_of: Path | None = None,
     seed: int = 1,
 ) -> tuple[Stage, ...]:
@@ -56,7 +55,6 @@ def clip(
         learning_rate: at its top.
         captions: drawn to train the tokenizer.
         scenes: share of a world's pictures that are scenes of several things; without, the world's own.
-        memory: pairs of earlier batches that serve as further wrong answers.
         tokenizer_of: take the tokenizer of this CLIP instead of training one; needed with --from.
         seed: of weights, order and chance.
     """
@@ -75,12 +73,12 @@ def clip(
         distillation = None
         if sentences is not None:
             distillation = TextDistillation(TextDistillationConfig(embed=config.embed, teacher=sentences[1].shape[1]))
-        objective = ContrastiveObjective(network, ContrastiveConfig(memory=memory), distillation)
+        objective = ContrastiveObjective(network, ContrastiveConfig(), distillation)
         loading = LoadingConfig(batch_size=batch_size, seed=seed, channels=config.channels)
 
         def finish() -> ModelFolder:
             extra = {"tokenizer.json": tokenizer.to_json()}
-            part = Part(to_plain(config), network.state_dict(), storage="bfloat16", extra=extra)
+            part = Part(to_plain(config), network.state_dict(), storage="int8-row", extra=extra)
             card = card_of("clip", data, pictures=pictures, seed=seed)
             return write_model(out, kind="clip", parts={"clip": part}, card=card)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, write_model
@@ -12,10 +13,11 @@ from opendalle.codec.objective import CodecLossConfig, CodecObjective
 from opendalle.data.loading import LoadingConfig, PictureBatches
 from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
-from opendalle.recipes.data import open_set
+from opendalle.recipes.data import open_set, pictures_of
 from opendalle.recipes.stage import Stage, Work
 from opendalle.training.config import AdamWConfig, TrainConfig
 
+SHOWN = 8  # pictures on a sheet of samples, each above its reconstruction
 MEASURED = 512  # pictures whose grids give the mean and spread that travel with the weights
 
 
@@ -60,13 +62,19 @@ def codec(
                 first = int(rng.integers(1_000_000))
                 some = [batches.batch(first + k).pictures for k in range(-(-MEASURED // batch_size))]
                 network.measure_grid(torch.cat(some))
-            part = Part(to_plain(network.config), network.state_dict(), storage="bfloat16")
+            part = Part(to_plain(network.config), network.state_dict(), storage="int8-row")
             card = card_of("codec", data, pictures=pictures, seed=seed)
             return write_model(out, kind="codec-kl", parts={"codec": part}, card=card)
+
+        def draw() -> list[Image.Image]:
+            real = torch.cat([batches.batch(k).pictures for k in range(-(-SHOWN // batch_size))])[:SHOWN]
+            drawn = network.draw(network.posterior(real).mean).clamp(-1, 1)
+            return [*pictures_of(real), *pictures_of(drawn)]
 
         return Work(
             objective=objective,
             batches=batches,
+            draw=draw,
             config=TrainConfig(
                 pictures=pictures,
                 batch_size=batch_size,

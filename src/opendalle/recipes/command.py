@@ -27,8 +27,8 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> None:
         arguments: instead of the command line's.
     """
     asked = vars(_parser(recipe).parse_args(arguments))
-    threads, minutes = asked.pop("threads"), asked.pop("max_minutes")
-    resume, warm, save_minutes = asked.pop("resume"), asked.pop("from"), asked.pop("save_minutes")
+    threads, resume, warm = asked.pop("threads"), asked.pop("resume"), asked.pop("from")
+    upkeep = {name: asked.pop(name) for name in ("max_minutes", "save_minutes", "show_every", "tensorboard")}
     if threads:
         import torch
 
@@ -38,7 +38,7 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> None:
         runs=runs_beside(out),
         resume=resume,
         warm=warm,
-        upkeep=Upkeep(max_minutes=minutes, save_minutes=save_minutes),
+        upkeep=Upkeep(**upkeep),
     )
     if warm is not None and "like" in asked and asked["like"] is None:
         asked["like"] = warm  # a DALL·E 2 to begin from brings its CLIP, codec and upsampler
@@ -88,6 +88,8 @@ def _parser(recipe: Recipe) -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on with the runs that are there, bit for bit")
     parser.add_argument("--max-minutes", type=float, help="save and stop after so long")
     parser.add_argument("--save-minutes", type=float, default=10.0, help="minutes between saves")
+    parser.add_argument("--show-every", type=int, default=0, help="pictures between sheets of samples; 0: none")
+    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard events beside the log")
     parser.add_argument("--threads", type=int, help="CPU threads")
     return parser
 

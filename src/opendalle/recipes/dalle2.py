@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from opendalle.base.axes import Embeddings, Mask, States, Tokens
 from opendalle.checkpoint.configs import to_plain
@@ -15,15 +16,17 @@ from opendalle.clip.model import CLIP
 from opendalle.codec.protocol import Codec
 from opendalle.dalle2.decoder import DECODER_PRESETS, Decoder
 from opendalle.dalle2.objectives import DecoderLossConfig, DecoderObjective, PriorLossConfig, PriorObjective
+from opendalle.dalle2.pipeline import Dalle2, Dalle2Parts
 from opendalle.dalle2.prior import PRIOR_PRESETS, DiffusionPrior
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.data.embeddings import EmbeddingStore
+from opendalle.pictures import composite
 from opendalle.pretrained.kinds import find_model, load_folder, load_network, load_tokenizer
 from opendalle.recipes.card import card_of
 from opendalle.recipes.clip import clip as clip_recipe
 from opendalle.recipes.codec import codec as codec_recipe
 from opendalle.recipes.command import main, runs_beside
-from opendalle.recipes.data import PairBatches, open_set, write_pairs
+from opendalle.recipes.data import PairBatches, open_set, some_captions, write_pairs
 from opendalle.recipes.stage import Stage, Work
 from opendalle.recipes.upsampler import upsampler as upsampler_recipe
 from opendalle.tokenizers.bpe import BytePairTokenizer
@@ -34,6 +37,7 @@ SETTINGS = Dalle2Config(
     decoder=StageSettings(prediction="v", steps=20, sampler="ddim", guidance=3.0),
     upsampler=StageSettings(prediction="x0", steps=8, sampler="ddim", clip=1.0),
 )
+SHOWN = 24  # captions of the set on a sheet of samples, seeds 0, 1, 2, ...
 SIBLINGS = ("clip", "codec", "upsampler")
 
 
@@ -165,7 +169,19 @@ class Plan:
             card = card_of("dalle2", self.data, pictures=self.decoder_pictures, seed=self.seed)
             return write_dalle2(self.out, read_model(self.prior_place), network, self.places, card)
 
+        prompts = some_captions(open_set(self.data, shared.codec.picture_size, 0.0, self.styles), SHOWN, self.seed)
+
+        def draw() -> list[Image.Image]:
+            prior: DiffusionPrior = load_network("dalle2-prior", read_model(self.prior_place).part("prior"))
+            parts = Dalle2Parts(
+                tokenizer=shared.tokenizer, clip=shared.clip, prior=prior, decoder=network, codec=shared.codec
+            )
+            side, seeds = shared.codec.picture_size, range(len(prompts))
+            samples = Dalle2(parts, SETTINGS).generate_many(prompts, seeds, width=side, height=side)
+            return [composite(sample.picture) for sample in samples]
+
         return Work(
+            draw=draw,
             objective=DecoderObjective(network, schedule, shared.read, shared.empty, loss),
             batches=PairBatches(store, self.batch_size, self.seed + 1, with_grid=True),
             config=self._train_config(self.decoder_pictures, weight_decay=0.01),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from opendalle.base.axes import Pictures
@@ -26,6 +27,7 @@ from opendalle.data.folder import FolderSet, FolderSetConfig
 from opendalle.data.loading import LoadingConfig, PictureBatches
 from opendalle.data.order import SampleOrder
 from opendalle.data.sets import PictureSet
+from opendalle.pictures import composite, from_array
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.upsampling.objective import ScalePair
 
@@ -188,6 +190,11 @@ def shrink(pictures: Pictures, factor: int) -> Float[Tensor, "b c h2 w2"]:
     """Shrink pictures as the world's small drawings were made: averaging, then a cubic kernel's sharpness."""
     size = (pictures.shape[2] // factor, pictures.shape[3] // factor)
     return F.interpolate(pictures, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
+
+
+def pictures_of(values: Pictures) -> list[Image.Image]:
+    """Turn what networks draw into pictures, laid on white."""
+    return [composite(from_array(one.float().cpu().numpy())) for one in values]
 
 
 @runtime_checkable

@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+from PIL import Image
+
 from opendalle.base.errors import BadRequest
 from opendalle.base.protocols import Objective
 from opendalle.base.records import TrainStep
 from opendalle.checkpoint.folder import ModelFolder, read_model
+from opendalle.pictures import contact_sheet
 from opendalle.training.batches import Batches
 from opendalle.training.config import TrainConfig, Upkeep
 from opendalle.training.ema import EMA
@@ -27,7 +31,7 @@ class Work:
     batches: Batches
     config: TrainConfig
     finish: Callable[[], ModelFolder]  # called while the modules hold their averages; writes the model folder
-    show: Show | None = None  # draws a sample grid into the run folder
+    draw: Callable[[], Sequence[Image.Image]] | None = None  # the same pictures each time, to see how far it has come
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +92,7 @@ def _run(stage: Stage, passage: Passage) -> Iterator[TrainStep]:
             resume=resume,
             upkeep=passage.upkeep,
             ema=averages,
-            show=work.show,
+            show=sheets(work, folder / "samples"),
         )
         for step in steps:
             pictures = step.pictures
@@ -100,6 +104,31 @@ def _run(stage: Stage, passage: Passage) -> Iterator[TrainStep]:
                 work.finish()
     finally:
         run.close()
+
+
+def sheets(work: Work, folder: Path) -> Show | None:
+    """Return what draws a sheet of a run's pictures into its folder, named after the pictures seen so far.
+
+    Args:
+        work: whose `draw` is asked; None where it has none.
+        folder: made when the first sheet is written.
+    """
+    draw = work.draw
+    if draw is None:
+        return None
+
+    def show(pictures: int) -> None:
+        was_training = {name: module.training for name, module in work.objective.groups.items()}
+        for module in work.objective.groups.values():
+            module.eval()
+        with torch.no_grad():
+            sheet = contact_sheet(draw(), columns=8)
+        folder.mkdir(exist_ok=True)
+        sheet.save(folder / f"{pictures:09d}.png")
+        for name, module in work.objective.groups.items():
+            module.train(was_training[name])
+
+    return show
 
 
 def _begin_warm(work: Work, model: ModelFolder) -> None:
