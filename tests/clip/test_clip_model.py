@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -202,7 +203,7 @@ STEMMED = dataclasses.replace(TINY, stem=(32, 64), pool="mean")
 
 def test_a_convolutional_stem_gives_one_token_a_patch_row_by_row() -> None:
     torch.manual_seed(0)
-    stem = CLIP(dataclasses.replace(STEMMED, stem=(32,))).picture.patches
+    stem: Any = CLIP(dataclasses.replace(STEMMED, stem=(32,))).picture.patches
     x = torch.randn(2, 3, 24, 24)
     folded = torch.nn.functional.pixel_unshuffle(x, 8)
     grid = torch.nn.functional.conv2d(folded, stem[1].weight, stem[1].bias, padding=1)
