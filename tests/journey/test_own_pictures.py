@@ -74,6 +74,23 @@ def test_the_model_draws_and_every_picture_tells_how(trained: tuple[Path, list[T
     assert set(sample.seconds) == {"text", "prior", "decoder", "codec", "upsampler"}
 
 
+def test_the_prior_brings_what_analytic_sampling_needs(trained: tuple[Path, list[TrainStep]]) -> None:
+    from dataclasses import replace
+
+    from opendalle.dalle2.pipeline import Dalle2
+
+    dalle = load(trained[0])
+    power = dalle.config.prior.noise_power
+    assert len(power) == 1000
+    assert min(power) > 0
+    assert power[-1] == pytest.approx(1, abs=0.05)  # where all is noise, any guess of the clean embedding finds it
+    analytic = replace(dalle.config.prior, sampler="ddpm", variance="analytic")
+    paper = Dalle2(dalle.parts, replace(dalle.config, prior=analytic))
+    knobs = {"steps": 1, "prior_steps": 8, "width": 64, "height": 64}
+    one, other = (next(iter(model.generate("a red circle", **knobs))).picture for model in (dalle, paper))
+    assert one.tobytes() != other.tobytes()
+
+
 def test_a_picture_does_not_depend_on_its_company(trained: tuple[Path, list[TrainStep]]) -> None:
     dalle = load(trained[0])
     knobs = {"steps": 2, "prior_steps": 2, "width": 64, "height": 64, "background": "transparent"}

@@ -66,6 +66,17 @@ def test_sees_the_small_picture_at_any_size() -> None:
         upsampler(x[:, :3], torch.tensor([5]), enlarged[:, :3])
 
 
+def test_detail_is_added_to_the_enlarged_picture() -> None:
+    torch.manual_seed(0)
+    plain = Upsampler(TINY)
+    adding = Upsampler(dataclasses.replace(TINY, adds_detail=True))
+    x, enlarged, t = torch.randn(2, 4, 16, 16), torch.randn(2, 4, 16, 16), torch.tensor([3, 700])
+    assert torch.equal(adding(x, t, enlarged), enlarged)  # before training it is plain enlargement
+    nn.init.normal_(plain.unet.conv_out.weight, std=0.1)
+    adding.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(adding(x, t, enlarged), enlarged + plain(x, t, enlarged))
+
+
 def test_enlarging_clamps_before_and_keeps_flat_colour() -> None:
     flat = torch.full((1, 3, 4, 4), 0.25)
     torch.testing.assert_close(enlarge(flat, 4), torch.full((1, 3, 16, 16), 0.25))

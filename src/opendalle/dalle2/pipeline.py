@@ -311,7 +311,8 @@ class Dalle2:
         eta: float,
     ) -> Iterator[SamplerState]:
         settings: StageSettings = getattr(self.config, stage)
-        options = SamplerOptions(eta=eta, variance=settings.variance)
+        power = tuple(settings.noise_power) or None
+        options = SamplerOptions(eta=eta, variance=settings.variance, noise_power=power)
         return sample(
             denoise,
             noise,

@@ -1,5 +1,6 @@
 """How each network of the cascade was trained, and how it is sampled when nobody says otherwise: plain data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,11 +24,18 @@ class StageSettings:
     guidance: float = 1.0  # 1 is off
     clip: float | None = None  # the data lie within +- this; None: no known range
     variance: Variance = "fixed-small"  # of the ddpm sampler
+    noise_power: Sequence[float] = ()  # for variance "analytic": one number a training step; see measure_noise_power
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "noise_power", tuple(self.noise_power))  # JSON gives a list back
         require(self.steps >= 1, f"steps is {self.steps}", "at least 1")
         require(self.guidance >= 0, f"guidance is {self.guidance}", "at least 0; 1 is off")
         require(self.clip is None or self.clip > 0, f"clip is {self.clip}", "a positive range, or None")
+        require(
+            len(self.noise_power) in (0, self.num_train_steps),
+            f"{len(self.noise_power)} numbers of noise_power",
+            f"none, or one for each of {self.num_train_steps} training steps",
+        )
         known = ("trailing", "karlo", "fast27", "even-snr")
         require(self.spacing in known, f"spacing is {self.spacing!r}", "one of " + ", ".join(known))
 

@@ -1,7 +1,7 @@
 """DALL·E 2: prior and decoder over a trained CLIP and codec; with what is missing of those trained first."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from opendalle.dalle2.pipeline import Dalle2, Dalle2Parts
 from opendalle.dalle2.prior import PRIOR_PRESETS, DiffusionPrior
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.data.embeddings import EmbeddingStore
+from opendalle.diffusion.grids import strided
+from opendalle.diffusion.schedules import Schedule
 from opendalle.pictures import composite
 from opendalle.pretrained.kinds import find_model, load_folder, load_network, load_tokenizer
 from opendalle.recipes.card import card_of
@@ -29,6 +31,8 @@ from opendalle.recipes.command import main, runs_beside
 from opendalle.recipes.data import PairBatches, open_set, some_captions, write_pairs
 from opendalle.recipes.stage import Stage, Work
 from opendalle.recipes.upsampler import upsampler as upsampler_recipe
+from opendalle.samplers.analytic import measure_noise_power
+from opendalle.samplers.guided import GuidedDenoise
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.training.config import AdamWConfig, TrainConfig
 
@@ -37,6 +41,8 @@ SETTINGS = Dalle2Config(
     decoder=StageSettings(prediction="v", steps=20, sampler="ddim", guidance=3.0),
     upsampler=StageSettings(prediction="x0", steps=8, sampler="ddim", clip=1.0),
 )
+NOISE_POWER = "noise_power.json"  # beside the prior's weights, until the pipeline's settings hold it
+MEASURED, MEASURED_STEPS = 512, 50  # pairs and steps on which the prior's noise is measured
 SHOWN = 24  # captions of the set on a sheet of samples, seeds 0, 1, 2, ...
 SIBLINGS = ("clip", "codec", "upsampler")
 
@@ -146,7 +152,9 @@ class Plan:
         schedule = SETTINGS.prior.make_schedule()
 
         def finish() -> ModelFolder:
-            part = Part(to_plain(network.config), network.state_dict(), storage="int8-row")
+            power = noise_power(network, schedule, shared, PairBatches(store, MEASURED, self.seed, with_grid=False))
+            extra = {NOISE_POWER: {"noise_power": [round(one, 6) for one in power]}}
+            part = Part(to_plain(network.config), network.state_dict(), storage="int8-row", extra=extra)
             card = card_of("dalle2", self.data, pictures=self.prior_pictures, seed=self.seed)
             return write_model(self.prior_place, kind="dalle2-prior", parts={"prior": part}, card=card)
 
@@ -247,6 +255,24 @@ class Shared:
         return text.pooled, F.pad(text.states, (0, 0, 0, ids.shape[1] - longest))
 
 
+def noise_power(prior: DiffusionPrior, schedule: Schedule, shared: Shared, batches: PairBatches) -> tuple[float, ...]:
+    """Measure what Analytic-DPM needs to know of a trained prior; the paper samples its prior so (appendix C).
+
+    Args:
+        prior: trained.
+        schedule: of its training.
+        shared: CLIP, for the captions.
+        batches: pairs; the first batch is measured on.
+    """
+    batch = next(batches(0))
+    conditioning = prior.condition(*shared.read(batch.ids, batch.mask), batch.mask)
+    denoise = GuidedDenoise(
+        prior.step, {"conditioning": conditioning}, schedule=schedule, prediction=SETTINGS.prior.prediction
+    )
+    grid = strided(schedule.num_steps, MEASURED_STEPS)
+    return measure_noise_power(denoise, [prior.normalise(batch.z)], schedule, grid, torch.Generator().manual_seed(0))
+
+
 def write_dalle2(
     out: Path, prior: ModelFolder, decoder: Decoder, places: Mapping[str, Path], card: Mapping[str, Any]
 ) -> ModelFolder:
@@ -261,11 +287,13 @@ def write_dalle2(
     """
     network = load_network("dalle2-prior", prior.part("prior"))
     named = {role: read_model(find_model(place)) for role, place in places.items()}
+    measured = prior.part("prior").extra(NOISE_POWER)  # noqa: S610 - no database here
+    settings = replace(SETTINGS, prior=replace(SETTINGS.prior, **measured))
     siblings = {role: {"name": model.path.name, "sha256": model.sha256} for role, model in named.items()}
     parts = {
         "prior": Part(to_plain(network.config), network.state_dict(), storage="int8-row"),
         "decoder": Part(to_plain(decoder.config), decoder.state_dict(), storage="int8-row"),
-        "pipeline": Part({"settings": to_plain(SETTINGS), "siblings": siblings}),
+        "pipeline": Part({"settings": to_plain(settings), "siblings": siblings}),
     }
     return write_model(out, kind="dalle2", parts=parts, card=card)
 

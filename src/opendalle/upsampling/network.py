@@ -28,6 +28,9 @@ class UpsamplerConfig:
     picture_channels: int  # 3 for RGB, 4 for premultiplied RGBA
     factor: int  # how much larger the side becomes
     unet: UNetConfig  # sees twice the picture's channels: noised and enlarged; no attention
+    adds_detail: bool = (
+        False  # the U-Net says what the enlarged picture lacks; only where the clean picture is predicted
+    )
 
     def __post_init__(self) -> None:
         require(self.factor > 1, f"factor {self.factor}", "at least 2")
@@ -77,7 +80,8 @@ class Upsampler(nn.Module):
         """
         if x_t.shape[1] != self.config.picture_channels:
             raise BadRequest(f"pictures of {x_t.shape[1]} channels", f"{self.config.picture_channels} channels")
-        return self.unet(torch.cat([x_t, enlarged], dim=1), t)
+        output = self.unet(torch.cat([x_t, enlarged], dim=1), t)
+        return enlarged + output if self.config.adds_detail else output
 
 
 def paper_upsampler(stage: str, *, conditioning: Conditioning = "scale-shift") -> UpsamplerConfig:
@@ -109,7 +113,10 @@ def _upsampler(widths: tuple[int, ...], num_blocks: int, conditioning: Condition
 
 
 def _emoji() -> UpsamplerConfig:
-    """RGBA, 64 to 256 px: 4x4 squares of pixels are cells of the finest grid, so no convolution runs at 256x256."""
+    """RGBA, 64 to 256 px: 4x4 squares of pixels are cells of the finest grid, so no convolution runs at 256x256.
+
+    It starts from the enlarged picture, which is most of the answer, and learns what that lacks.
+    """
     unet = UNetConfig(
         in_channels=8,
         out_channels=4,
@@ -118,7 +125,7 @@ def _emoji() -> UpsamplerConfig:
         patch=4,
         middle="residual",
     )
-    return UpsamplerConfig(picture_channels=4, factor=4, unet=unet)
+    return UpsamplerConfig(picture_channels=4, factor=4, unet=unet, adds_detail=True)
 
 
 UPSAMPLER_PRESETS: Mapping[str, UpsamplerConfig] = MappingProxyType(
