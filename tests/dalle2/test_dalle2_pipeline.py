@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from dataclasses import asdict
 
 import numpy as np
@@ -57,12 +58,25 @@ def test_a_picture_is_the_same_alone_and_in_company(dalle: Dalle2, knobs: dict) 
 
 
 def test_many_prompts_at_once_are_each_prompt_alone(dalle: Dalle2) -> None:
-    prompts, seeds = ["a red apple", "红苹果", "a blue car"], [5, 6, 5]
+    prompts, seeds = ["a red apple", "红苹果", "", "a blue car"], [5, 6, 5, 5]
     many = list(dalle.generate_many(prompts, seeds, background="transparent", **SMALL))
     for prompt, seed, sample in zip(prompts, seeds, many, strict=True):
         (alone,) = dalle.generate(prompt, seed=seed, background="transparent", **SMALL)
         assert sample.request.prompt == prompt
         assert (np.abs(pixels(alone) - pixels(sample)) > 1).mean() <= 0.001
+
+
+@pytest.mark.parametrize("asked", [{"count": 2}, {}])
+def test_many_prompts_want_one_seed_and_one_picture_each(dalle: Dalle2, asked: dict) -> None:
+    with pytest.raises(BadRequest, match="one seed a prompt"):
+        dalle.generate_many(["a red apple"], [5] if asked else [5, 6], **SMALL, **asked)
+
+
+def test_time_spent_with_a_preview_is_not_the_decoders(dalle: Dalle2) -> None:
+    for sample in dalle.generate("a red apple", previews=1, **SMALL):
+        if sample.is_preview:
+            time.sleep(0.5)
+    assert sum(sample.seconds.values()) < 0.5
 
 
 def test_the_kept_embedding_is_the_nearest_candidate(dalle: Dalle2) -> None:

@@ -263,7 +263,11 @@ def test_the_whole_cascade(karlo, captions, empty) -> None:
     dalle, rng = our_pipeline(karlo), generators()
     request = Request(prompt="anything", width=32, height=32)
     prompted, nothing = (
-        Prompted(TextEncoding(pooled=one.pooled, raw=one.pooled, states=one.states), one.mask)
+        Prompted(
+            TextEncoding(pooled=one.pooled, raw=one.pooled, states=one.states),
+            one.mask,
+            torch.zeros(len(one.pooled), dtype=torch.bool),
+        )
         for one in (captions, empty)
     )
     with torch.no_grad():

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from opendalle.base.axes import Embeddings, Grid, Mask, Pictures
@@ -58,11 +58,12 @@ class Prompted:
 
     text: TextEncoding
     mask: Mask
+    is_empty: Bool[Tensor, " b"]  # the unconditional model: guidance has nothing to push towards
 
     def rows(self, index: Tensor) -> "Prompted":
         """Keep or repeat some rows."""
         text = TextEncoding(pooled=self.text.pooled[index], raw=self.text.raw[index], states=self.text.states[index])
-        return Prompted(text, self.mask[index])
+        return Prompted(text, self.mask[index], self.is_empty[index])
 
 
 @dataclass
@@ -127,8 +128,11 @@ class Dalle2:
             **asked: fields of `Request` without prompt, count and seed.
 
         Raises:
-            BadRequest: at once, as `generate`.
+            BadRequest: at once, as `generate`; or when there is not one seed a caption.
         """
+        if len(prompts) != len(seeds) or asked.get("count", 1) != 1:
+            came = f"{len(prompts)} prompts, {len(seeds)} seeds, count {asked.get('count', 1)}"
+            raise BadRequest(came, "one seed a prompt, and one picture of each")
         requests = [Request(prompt=p, seed=s, **asked) for p, s in zip(prompts, seeds, strict=True)]
         for request in requests[:1]:
             self._check(request)
@@ -150,7 +154,7 @@ class Dalle2:
             yield from self._draw([request] * len(indices), list(indices), hooks)
 
     def _generate_many(self, requests: Sequence[Request]) -> Iterator[Sample]:
-        batch = requests[0].batch if requests else 1
+        batch = requests[0].batch if requests and not requests[0].exact else 1
         for first in range(0, len(requests), batch):
             rows = requests[first : first + batch]
             yield from self._draw(rows, [0] * len(rows), Hooks())
@@ -169,7 +173,9 @@ class Dalle2:
         state = None
         for state in self.denoise(z, prompted, empty, generators, request, hooks):
             if state.step in due:
+                watch.lap("decoder")
                 yield from finish(self._small(state.x0), state, True)
+                watch.last = time.perf_counter()  # what the caller does with a preview is not ours
         assert state is not None
         watch.lap("decoder")
         pictures = self._small(state.x_t)
@@ -193,7 +199,8 @@ class Dalle2:
         mask = torch.from_numpy(packed.mask).to(self.device)
         text = self.parts.clip.encode_text(torch.from_numpy(packed.ids).to(self.device), mask)
         rows = torch.tensor([distinct.index(prompt) for prompt in prompts], device=self.device)
-        return Prompted(text, mask).rows(rows)
+        is_empty = torch.tensor([prompt == "" for prompt in distinct], device=self.device)
+        return Prompted(text, mask, is_empty).rows(rows)
 
     def imagine(
         self, prompted: Prompted, empty: Prompted, generators: Sequence[Generator], request: Request
@@ -255,7 +262,9 @@ class Dalle2:
         shape = (codec.grid_channels, side, side)
         make_noise = (hooks.initial_noise if hooks else None) or normal_like_rows
         null = torch.zeros(len(z), dtype=torch.bool, device=self.device)
-        scale = 1.0 if not request.prompt else request.guidance
+        scale = settings.guidance if request.guidance is None else request.guidance
+        if bool(prompted.is_empty.any()):
+            scale = torch.where(prompted.is_empty, torch.ones_like(z[:, 0]), scale)
         denoise = GuidedDenoise(
             decoder,
             {"conditioning": decoder.condition(z, self._pooled(prompted), prompted.text.states, prompted.mask)},
@@ -266,7 +275,7 @@ class Dalle2:
             },
             schedule=self._schedules["decoder"],
             prediction=settings.prediction,
-            scale=settings.guidance if scale is None else scale,
+            scale=scale,
             rescale=request.rescale,
             threshold=request.threshold,
             clip=None if settings.clip is None else (-settings.clip, settings.clip),

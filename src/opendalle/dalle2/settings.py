@@ -64,8 +64,4 @@ class Dalle2Config:
     unit_embeddings: bool = True  # whether the decoder was trained on unit-length z_i; False: on CLIP's raw output
 
     def __post_init__(self) -> None:
-        for name in ("prior", "decoder", "upsampler"):
-            stage = getattr(self, name)
-            if isinstance(stage, dict):  # as it comes back from JSON
-                object.__setattr__(self, name, StageSettings(**stage))
         require(self.candidates >= 1, f"candidates is {self.candidates}", "at least 1")
