@@ -1,4 +1,4 @@
-"""OpenDALLE: DALL·E 1, 2 and 3 in one readable house.
+"""OpenDALLE: text-to-image in one readable house; DALL·E 2 today.
 
     import opendalle
     dalle = opendalle.load("dalle2")
@@ -23,11 +23,11 @@ if TYPE_CHECKING:  # so that editors and type checkers know the names
     from opendalle.base.records import Sample as Sample
     from opendalle.base.records import TrainStep as TrainStep
     from opendalle.base.request import Request as Request
+    from opendalle.checkpoint.places import bundled_models as bundled_models
     from opendalle.pictures import contact_sheet as contact_sheet
     from opendalle.pictures import read_picture as read_picture
     from opendalle.pictures import read_recipe as read_recipe
     from opendalle.pictures import write_png as write_png
-    from opendalle.pretrained import bundled_models as bundled_models
     from opendalle.pretrained import load as load
 
 __version__ = "0.1.0"
@@ -49,7 +49,7 @@ _room_from_name = {
     "read_picture": "opendalle.pictures",
     "read_recipe": "opendalle.pictures",
     "write_png": "opendalle.pictures",
-    "bundled_models": "opendalle.pretrained",
+    "bundled_models": "opendalle.checkpoint.places",
     "load": "opendalle.pretrained",
 }
 

@@ -1,8 +1,13 @@
 """The ground floor: errors that teach, a Request that refuses nonsense, and noise that belongs to a picture."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import asdict, fields
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -86,3 +91,66 @@ def test_a_pictures_noise_is_its_own() -> None:
 def test_a_sample_shows_itself_in_a_notebook() -> None:
     sample = Sample(picture=Image.new("RGB", (4, 4), "red"), request=Request(), index=0, seed=0, step=1, num_steps=1)
     assert sample._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"count": 1.5}, "count is 1.5; wanted a whole number"),
+        ({"count": "2"}, "count is '2'; wanted a whole number"),
+        ({"count": True}, "count is True; wanted a whole number"),
+        ({"count": None}, "count is a NoneType; wanted a whole number"),
+        ({"seed": 0.5}, "seed is 0.5; wanted a whole number"),
+        ({"steps": 2.0}, "steps is 2.0; wanted a whole number"),
+        ({"guidance": "3"}, "guidance is '3'; wanted a number"),
+        ({"eta": False}, "eta is False; wanted a number"),
+        ({"exact": "yes"}, "exact is 'yes'; wanted True or False"),
+        ({"exact": 1}, "exact is 1; wanted True or False"),
+        ({"prompt": None}, "prompt is a NoneType; wanted text"),
+        ({"prompt": b"x"}, "prompt is a bytes; wanted text"),
+        ({"prompt": ["a"]}, "prompt is a list; wanted text"),
+        ({"sampler": ["ddim"]}, "sampler is a list; wanted text"),
+        ({"cuont": 2}, "'cuont', which cannot be asked; wanted one of prompt, count, .* Did you mean count?"),
+        ({"prompt": "a \udcff b"}, "bytes that are not UTF-8"),
+        ({"prompt": "a \ud800 b"}, "half a surrogate pair"),
+    ],
+)
+def test_what_is_of_another_type_is_named(wrong: dict, says: str) -> None:
+    with pytest.raises(BadRequest, match=says):
+        Request.of(**wrong)
+
+
+def test_numpys_numbers_become_pythons_own() -> None:
+    request = Request.of("a", count=np.int64(2), seed=np.uint8(7), guidance=np.float32(2.5), eta=1)
+    assert request == Request(prompt="a", count=2, seed=7, guidance=2.5, eta=1)
+    assert json.loads(json.dumps(asdict(request))) == asdict(request)
+
+
+UNCHECKED = """
+import opendalle
+from opendalle.base.errors import BadConfig, BadModel, BadPicture, BadRequest
+for error, call in (
+    (BadRequest, lambda: opendalle.Request(count=1.5)),
+    (BadRequest, lambda: opendalle.Request(prompt=None)),
+    (BadModel, lambda: opendalle.load(None)),
+    (BadModel, lambda: opendalle.load("no\\0where")),
+    (BadConfig, lambda: opendalle.load("codec", device="foo")),
+    (BadConfig, lambda: opendalle.load("codec", device=1.5)),
+    (BadPicture, lambda: opendalle.read_picture(None)),
+    (BadPicture, lambda: opendalle.read_picture("nowhere.png")),
+    (BadPicture, lambda: opendalle.read_recipe(5)),
+    (BadPicture, lambda: opendalle.write_png(None, "x.png")),
+):
+    try:
+        call()
+    except error:
+        continue
+    raise SystemExit(f"no {error.__name__}")
+"""
+
+
+def test_the_front_names_refuse_strange_types_in_words(tmp_path: Path) -> None:
+    """In a process of its own: here a hook checks every argument before the house can."""
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "PYTHONPATH": source}
+    subprocess.run([sys.executable, "-c", UNCHECKED], check=True, cwd=tmp_path, env=environment, timeout=120)

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,6 +111,8 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
         ("[]", "a list"),
         ('{"format": 99}', "Update opendalle"),
         ('{"format": 1, "kind": 3}', "kind = 3"),
+        ('{"format": ' + "[" * 900 + "]" * 900 + "}", "format"),
+        ("[" * 100_000, "unreadable"),
         ('{"format": 1, "kind": "x", "card": {}, "parts": {}, "files": {"a": 1}}', "bytes and sha256"),
         ('{"format": 1, "kind": "x", "card": {}, "parts": {"a": 1}, "files": {}}', "part"),
     ],
@@ -118,6 +121,23 @@ def test_a_wrong_model_json_is_refused_in_words(tmp_path: Path, text: str, says:
     (tmp_path / "model.json").write_text(text)
     with pytest.raises(BadModel, match=says):
         verify_model(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["model.json", "decoder/weights.safetensors", "text/tokenizer.json"])
+def test_a_file_that_may_not_be_read_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    write(tmp_path / "model")
+    real = Path.open
+
+    def refuse(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path == tmp_path / "model" / file:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    with pytest.raises(BadModel, match=rf"{file}, which cannot be read \(Permission denied\)"):
+        verify_model(tmp_path / "model")
 
 
 def test_strays_missing_parts_and_silent_cards_are_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 @dataclass
 class FakePipeline:
     asked: list = field(default_factory=list)  # every Request it was given
+    loaded: list = field(default_factory=list)  # every name or folder it was loaded by
     drawn: int = 0
     stop_at: int | None = None  # raises KeyboardInterrupt instead of this picture, counted over all
     refuse: str | None = None  # a prompt that is refused
@@ -76,9 +77,11 @@ def pipeline(monkeypatch):
 
         if model == "missing":
             raise BadModel("no model 'missing'", "a bundled model")
+        fake.loaded.append(model)
         return fake
 
-    setattr(room, "load", load)  # noqa: B010 - a module that no checker has seen
+    for door in ("load", "load_pipeline"):
+        setattr(room, door, load)
     monkeypatch.setitem(sys.modules, "opendalle.pretrained", room)
     monkeypatch.setattr(opendalle, "pretrained", room, raising=False)
     return fake
@@ -110,15 +113,14 @@ def one_model(tmp_path, monkeypatch):
     """A bundled folder with one small whole model in it."""
     import torch
 
+    from opendalle.checkpoint import places
     from opendalle.checkpoint.folder import Part, write_model
-    from opendalle.cli import doctor, models
 
     bundled = tmp_path / "bundled"
     part = Part(config={"width": 2}, state={"weight": torch.arange(4.0)})
     write_model(
         bundled / "toy-emoji", kind="toy", parts={"net": part}, card={"data": "d", "recipe": "r", "licence": "MIT"}
     )
-    monkeypatch.setattr(models, "bundled_folder", lambda: bundled)
-    monkeypatch.setattr(doctor, "bundled_folder", lambda: bundled)
+    monkeypatch.setattr(places, "bundled_folder", lambda: bundled)
     yield bundled / "toy-emoji"
     shutil.rmtree(bundled)

@@ -1,15 +1,19 @@
 """`opendalle generate`: what is printed, what is written, and what is not."""
 
+import io
 import json
+import os
+import sys
 from dataclasses import fields
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from opendalle.base.errors import BadRequest
 from opendalle.base.request import Request
 from opendalle.cli.asked import ELSEWHERE, parse_size
-from opendalle.pictures import read_picture, read_recipe
+from opendalle.pictures import read_picture, read_recipe, write_png
 
 
 def files(folder):
@@ -217,8 +221,6 @@ def test_again_says_so_when_the_pixels_differ(opendalle, pipeline, here, monkeyp
 
 
 def rewritten(path, **changes):
-    from opendalle.pictures import write_png
-
     recipe = {**read_recipe(path), **changes}
     new = path.with_name("rewritten.png")
     new.unlink(missing_ok=True)
@@ -243,6 +245,24 @@ def rewritten(path, **changes):
         {"verb": "edit"},
         {"inputs": [{"name": "mask.png", "sha256": "0" * 64}]},
         {"inputs": [{"name": "../../etc/passwd", "sha256": None}]},
+        {"inputs": [{"name": "../../etc/passwd", "sha256": "0" * 64}]},
+        {"inputs": [{"name": "a" * 300, "sha256": "0" * 64}]},
+        {"inputs": [{"name": "mask.png", "sha256": ["0"]}]},
+        {"inputs": [{"name": 5, "sha256": "0" * 64}]},
+        {"inputs": ["mask.png"]},
+        {"inputs": "mask.png"},
+        {"inputs": 5},
+        {"inputs": {}},
+        {"request": {"prompt": "a", "count": 2.5}},
+        {"request": {"prompt": "a", "seed": 0.5}},
+        {"request": {"prompt": ["a"]}},
+        {"request": {"prompt": "a", "exact": "yes"}},
+        {"request": {"prompt": "a", "batch": True}},
+        {"model": "/somewhere/else"},
+        {"model": "../mine"},
+        {"model": ".."},
+        {"model": ""},
+        {"verb": [[[[["a"]]]]]},
     ],
     ids=str,
 )
@@ -282,3 +302,101 @@ def test_the_flags_are_the_fields_of_the_request():
     from opendalle.cli.asked import Asked
 
     assert {one.name for one in fields(Asked)} | set(ELSEWHERE) == {one.name for one in fields(Request)}
+
+
+def test_a_kind_that_nobody_knows_draws_nothing(opendalle, here, one_model):
+    code, out, err = opendalle("generate", "a rocket", "--model", "toy")
+    assert (code, out, len(err)) == (2, [], 1)
+    assert "of kind 'toy'" in err[0]
+
+
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbfa rocket\n\na cat", b"a rocket\r\na cat\r\n"])
+def test_prompts_come_from_standard_input(opendalle, pipeline, here, monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="ascii"))
+    assert opendalle("generate", "--prompts", "-")[:2] == (0, ["out/0001.png", "out/0002.png"])
+    assert [request.prompt for request in pipeline.asked] == ["a rocket", "a cat"]
+
+
+def test_closed_unreadable_and_undecodable_prompts_are_told_apart(opendalle, pipeline, here, monkeypatch):
+    (here / "bytes.txt").write_bytes(b"abc\xff")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "standard input, which cannot be read (there is none)" in opendalle("generate", "--prompts", "-")[2][0]
+    assert "No such file" in opendalle("generate", "--prompts", "nowhere.txt")[2][0]
+    assert "byte 4 is not UTF-8" in opendalle("generate", "--prompts", "bytes.txt")[2][0]
+
+
+def test_again_asks_the_model_of_the_recipe_or_the_one_that_is_given(opendalle, pipeline, here):
+    opendalle("generate", "a rocket", "--model", str(here / "mine"))
+    opendalle("generate", "--again", "out/0001.png")
+    opendalle("generate", "--again", "out/0001.png", "--model", "dalle2")
+    assert pipeline.loaded == [str(here / "mine"), "mine", "dalle2"]
+    path = rewritten(here / "out/0001.png", model="missing")
+    assert "Give --model." in opendalle("generate", "--again", str(path))[2][0]
+    assert opendalle("generate", "--again", str(path), "--model", "dalle2")[0] == 0
+
+
+PLACES = {
+    "another picture's ending": ["--out", "rocket.jpg"],
+    "an animation's ending": ["--out", "rocket.gif"],
+    "out below a file": ["--out", "taken.txt/x.png"],
+    "a folder below a file": ["--out", "taken.txt/out"],
+    "a name too long": ["--out", "a" * 300 + ".png"],
+    "a folder's name too long": ["--out", "a" * 300],
+    "watch below a file": ["--watch", "taken.txt/w.gif"],
+    "watch below the picture": ["--out", "x.png", "--watch", "x.png/w.gif"],
+    "the picture below watch": ["--out", "w.gif/x.png", "--watch", "w.gif"],
+    "watch too long": ["--watch", "a" * 300 + ".gif"],
+    "prompts too long": ["--prompts", "a" * 300],
+}
+
+
+@pytest.mark.parametrize("arguments", PLACES.values(), ids=PLACES.keys())
+def test_a_place_that_cannot_be_is_refused_before_anything_is_drawn(opendalle, pipeline, here, arguments):
+    (here / "taken.txt").touch()
+    words = [] if "--prompts" in arguments else ["a rocket"]
+    code, out, err = opendalle("generate", *words, *arguments)
+    assert (code, out, len(err), pipeline.drawn) == (2, [], 1, 0)
+    assert files(here) == ["taken.txt"]
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_is_drawn(
+    opendalle, pipeline, here, monkeypatch
+):
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write everywhere
+    for place in (["--out", "new/deep"], ["--out", "x.png"], ["--watch", "w.gif"]):
+        code, _, err = opendalle("generate", "a rocket", *place)
+        assert (code, pipeline.drawn) == (2, 0)
+        assert "no right to write in" in err[0]
+
+
+def test_a_name_as_long_as_the_system_allows_is_written(opendalle, pipeline, here):
+    name = "红" * 83 + "ab.png"  # 255 bytes
+    assert opendalle("generate", "a rocket", "--out", name) == (0, [name], [])
+
+
+def test_a_disk_that_fills_up_half_way_is_begun_but_not_done(opendalle, pipeline, here, monkeypatch):
+    from opendalle.cli import generate as verb
+
+    def write(picture, path, recipe):
+        if path.name == "0002.png":
+            raise BadRequest("out/0002.png cannot be written (No space left on device)", "room")
+        return write_png(picture, path, recipe)
+
+    monkeypatch.setattr(verb, "write_png", write)
+    code, out, err = opendalle("generate", "a rocket", "--count", "3")
+    assert (code, out, len(err)) == (1, ["out/0001.png"], 1)
+    assert "stopped after out/0001.png: out/0002.png cannot be written" in err[0]
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "there"), OSError("odd")])
+def test_whatever_the_system_refuses_is_one_line(opendalle, here, monkeypatch, error):
+    from opendalle.cli import doctor
+
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(doctor.platform, "python_version", refuse)
+    monkeypatch.setattr(doctor, "OSError", ZeroDivisionError, raising=False)  # the verb itself does not catch it
+    code, _, err = opendalle("doctor")
+    assert (code, len(err)) == (1, 1)
+    assert err[0].startswith("opendalle: the system refused: ")

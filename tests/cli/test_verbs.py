@@ -76,6 +76,8 @@ def fake_training(monkeypatch):
     def run(name, **options):
         calls.append((name, options))
         if options["max_minutes"] == 1:
+            (options["out"].parent / "model.runs/prior").mkdir(parents=True)
+            (options["out"].parent / "model.runs/prior/run.json").write_text("{}")
             return
         for step in (1, 2):
             yield TrainStep(
@@ -119,7 +121,7 @@ def test_a_training_that_stops_early_says_how_to_go_on(opendalle, fake_training,
     (here / "set").mkdir()
     code, out, err = opendalle("train", "dalle2", "--data", "set", "--out", "model", "--max-minutes", "1")
     assert (code, out, len(err)) == (0, [], 1)
-    assert "--resume" in err[0]
+    assert err[0].endswith("--resume model.runs")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,7 @@ def test_a_training_that_stops_early_says_how_to_go_on(opendalle, fake_training,
         ["--data", "set", "--out", "model", "--max-minutes", "0"],
         ["--data", "set", "--out", "model", "--max-minutes", "nan"],
         ["--data", "set", "--out", "model", "--show-every", "-1"],
+        ["--data", "set", "--out", "model", "--show-every", "1.5"],
         ["--data", "set"],
     ],
 )
@@ -160,17 +163,48 @@ def test_evaluate_prints_each_score(opendalle, scored, here):
     from PIL import Image
 
     (here / "set").mkdir()
-    Image.new("RGB", (64, 64)).save(here / "set/a.png")
-    (here / "set/a.txt").write_text("a black square")
-    code, out, err = opendalle("evaluate", "--data", "set", "--num", "3")
-    assert (code, err, scored) == (0, [], [(1, 3, None)])
+    for name in "abcde":
+        Image.new("RGB", (64, 64)).save(here / f"set/{name}.png")
+        (here / f"set/{name}.txt").write_text("a black square")
+    code, out, err = opendalle("evaluate", "--data", "set", "--num", "4")
+    assert (code, err, scored) == (0, [], [(5, 4, None)])
     assert [" ".join(line.split()) for line in out] == [
         "set/one 0.5000 0.2500 .. 0.7500 floor 0.6000 MISSED a note",
         "set/two 2.0000",
     ]
+    scored.clear()
+    assert opendalle("evaluate", "--data", "set", "--num", "3")[0] == 2
+    (here / "set/a.png").unlink()
+    (here / "set/b.png").unlink()
+    code, out, err = opendalle("evaluate", "--data", "set")
+    assert (code, out, scored) == (2, [], [])
+    assert "3 pictures to compare with; wanted 4 or more" in err[0]
 
 
-@pytest.mark.parametrize("more", [["--num", "0"], ["--data", "nowhere"], ["--data", "set", "--out", "set"]])
+def test_a_world_without_a_judge_says_how_to_train_one(opendalle, pipeline, here, monkeypatch):
+    import opendalle as package
+    from opendalle.data.emoji.fixture import build_fixture
+
+    for _ in build_fixture(here / "emoji"):
+        pass
+    monkeypatch.setattr(package.pretrained, "bundled_models", list, raising=False)
+    code, out, err = opendalle("evaluate", "--data", "emoji")
+    assert (code, out, pipeline.drawn) == (2, [], 0)
+    assert "opendalle train judge --data emoji --out judge-emoji" in err[0]
+    code, out, err = opendalle("evaluate", "--data", "emoji", "--judge", "a-drawer")
+    assert (code, out, pipeline.drawn) == (2, [], 0)
+    assert "judges nothing" in err[0]
+
+
+@pytest.mark.parametrize("limit", ["-1", "0", "1.5", "many"])
+def test_a_world_of_no_concepts_is_not_built(opendalle, here, limit):
+    code, out, err = opendalle("data", "emoji", "--out", "world", "--packages", ".", "--limit", limit)
+    assert (code, out, len(err), list(here.iterdir())) == (2, [], 1, [])
+
+
+@pytest.mark.parametrize(
+    "more", [["--num", "0"], ["--num", "1.5"], ["--data", "nowhere"], ["--data", "set", "--out", "set"]]
+)
 def test_evaluate_refuses_before_it_begins(opendalle, scored, here, more):
     (here / "set").mkdir()
     code, out, err = opendalle("evaluate", "dalle2", *more)
@@ -229,7 +263,7 @@ class Slow:
             yield Sample(picture=PICTURE, request=request, index=index, seed=index, step=1, num_steps=1)
             time.sleep(0.02)
 opendalle.pretrained = sys.modules["opendalle.pretrained"] = ModuleType("opendalle.pretrained")
-opendalle.pretrained.load = lambda name: Slow()
+opendalle.pretrained.load = opendalle.pretrained.load_pipeline = lambda name: Slow()
 from opendalle.cli.app import main
 main()
 """

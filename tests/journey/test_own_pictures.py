@@ -1,5 +1,6 @@
 """The journey of someone with a folder of pictures: train all of DALL·E 2 on it, load it, draw, go on training."""
 
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from opendalle.base.errors import BadData, BadRequest
 from opendalle.base.records import TrainStep
 from opendalle.checkpoint.folder import read_model, verify_model
 from opendalle.pretrained import load
+from opendalle.pretrained.kinds import load_tokenizer
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 60, 220)}
 LENGTHS = {
@@ -133,6 +135,38 @@ def test_warm_start_takes_the_siblings_along(
     assert list(dict.fromkeys(step.stage for step in steps)) == ["prior", "decoder"]
     named = read_model(again).part("pipeline").config["siblings"]
     assert named == read_model(first).part("pipeline").config["siblings"]
+
+
+def test_a_resume_remembers_the_siblings_and_other_draws_are_not_trained_on_old_pairs(
+    trained: tuple[Path, list[TrainStep]], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, asked = tmp_path / "m.runs", {"data": folder, "out": tmp_path / "m", **LENGTHS, "prior_pictures": 128}
+    assert len(list(recipes.run("dalle2", warm_start=trained[0], max_minutes=1e-6, **asked))) == 1
+    with pytest.raises(BadRequest, match=r"seed 3 \(begun with 2\)"):
+        next(recipes.run("dalle2", resume=runs, seed=3, **asked))
+    steps = recipes.run("dalle2", resume=runs, **asked)
+    assert next(steps).stage == "prior"
+    steps.close()  # type: ignore[attr-defined]
+    assert sorted(path.name for path in runs.iterdir()) == ["pairs", "prior"]
+    shutil.rmtree(runs / "prior")
+    shutil.rmtree(tmp_path / "m-prior", ignore_errors=True)
+    with pytest.raises(BadData, match="made with seed 2; wanted seed 3"):
+        next(recipes.run("dalle2", warm_start=trained[0], seed=3, **asked))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_clip_keeps_its_tokenizer_on_a_warm_start(
+    trained: tuple[Path, list[TrainStep]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opendalle.recipes.clip.taught_sentences", lambda source, seed: None)
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(folder / "red-circle.png", other / "a.png")
+    (other / "a.txt").write_text("something else altogether")
+    old, new = trained[0].parent / "mine-clip", tmp_path / "clip"
+    list(recipes.run("clip", data=other, out=new, warm_start=old, pictures=4, batch_size=4))
+    one, two = (load_tokenizer(read_model(path)).to_json() for path in (old, new))
+    assert one == two
 
 
 def test_a_run_cut_short_goes_on_to_the_same_weights(folder: Path, tmp_path: Path) -> None:

@@ -197,6 +197,14 @@ def test_what_is_no_file_is_refused(place, tmp_path):
         read_picture(tmp_path / place)
 
 
+def test_what_the_system_refuses_and_what_is_open_as_text_is_told(tmp_path):
+    with pytest.raises(BadPicture, match=r"cannot be read \(File name too long\)"):
+        read_picture(str(tmp_path / ("a" * 300)))
+    (tmp_path / "a.png").write_text("words")
+    with (tmp_path / "a.png").open() as file, pytest.raises(BadPicture, match="open in binary mode"):
+        read_picture(file)
+
+
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(BadPicture):

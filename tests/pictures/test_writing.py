@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from opendalle.base.errors import BadPicture, BadRequest
-from opendalle.pictures import next_number, numbered_path, read_picture, read_recipe, write_gif, write_png
+from opendalle.pictures import (
+    next_number,
+    numbered_path,
+    read_picture,
+    read_recipe,
+    refuse_unwritable,
+    write_gif,
+    write_png,
+)
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8))
 json_values = st.recursive(
@@ -229,3 +237,36 @@ def test_garbage_never_breaks_the_recipe_reader(data):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     with suppress(BadPicture):
         assert read_recipe(bytes(whole)) == {"prompt": "a rocket", "seed": 1}  # the checksum lets nothing else through
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "P", "LA", "I;16"])
+def test_other_modes_are_refused_before_anything_is_touched(tmp_path, mode):
+    with pytest.raises(BadPicture, match=f"mode {mode}; wanted a picture of mode RGB or RGBA"):
+        write_png(Image.new(mode, (2, 2)), tmp_path / "new/x.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_may_be_text(tmp_path):
+    path = write_png(Image.new("RGB", (2, 2), "red"), str(tmp_path / "x.png"), {"a": 1})
+    assert path == tmp_path / "x.png"
+    assert read_recipe(str(path)) == {"a": 1}
+    assert read_picture(str(path)).tobytes() == read_picture(path).tobytes()
+
+
+def test_a_name_with_a_zero_byte_is_refused(tmp_path):
+    with pytest.raises(BadRequest, match="cannot be written"):
+        write_png(Image.new("RGB", (2, 2)), tmp_path / "a\0b.png")
+
+
+def test_a_place_is_refused_before_long_work_as_writing_would_refuse_it(tmp_path, monkeypatch):
+    (tmp_path / "a.png").touch()
+    for place in ("a.png", "a.png/x.png", "a.png/deep/x.png", "a" * 300 + ".png"):
+        with pytest.raises(BadRequest, match=r"a\.png"):
+            refuse_unwritable(tmp_path / place)
+        with pytest.raises(BadRequest, match=r"a\.png"):
+            write_png(PICTURE, tmp_path / place)
+    refuse_unwritable(tmp_path / "new/deep/x.png")
+    monkeypatch.setattr(os, "access", lambda place, mode: place != tmp_path)  # root may write everywhere
+    with pytest.raises(BadRequest, match="no right to write in"):
+        refuse_unwritable(tmp_path / "new/deep/x.png")
+    assert names(tmp_path) == ["a.png"]

@@ -1,5 +1,6 @@
 """From a folder to a model: the closed table of kinds, and siblings that must be the very ones."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,14 @@ import pytest
 import torch
 
 from opendalle.base.errors import BadModel
-from opendalle.checkpoint.configs import to_plain
+from opendalle.checkpoint import places
+from opendalle.checkpoint.configs import from_plain, to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, write_model
+from opendalle.checkpoint.places import find_model
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
+from opendalle.dalle2.settings import Dalle2Config
 from opendalle.nn.unet import UNetConfig, UNetLevel
-from opendalle.pretrained.kinds import find_model, load, sibling
+from opendalle.pretrained.kinds import load, load_pipeline, sibling
 from opendalle.upsampling.network import Upsampler, UpsamplerConfig
 
 CARD = {"data": "none", "recipe": "by hand", "licence": "none"}
@@ -81,3 +85,104 @@ def test_a_sibling_is_the_very_one(tmp_path: Path) -> None:
     write_model(right.path, kind="codec-identity", parts={"codec": part}, card=CARD, replace=True)
     with pytest.raises(BadModel, match=f"another codec than .*; wanted the one with sha256 {right.sha256[:12]}"):
         sibling(model, named, "codec")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundled codec and, elsewhere, an empty working folder."""
+    bundled, here = tmp_path / "bundled", tmp_path / "here"
+    write_codec(bundled / "codec-emoji")
+    here.mkdir()
+    monkeypatch.setattr(places, "bundled_folder", lambda: bundled)
+    monkeypatch.chdir(here)
+    return bundled
+
+
+def test_a_path_is_the_folder_here_and_a_short_name_the_bundled_model(bundle: Path) -> None:
+    bundled = bundle / "codec-emoji"
+    for name in ("codec", "codec-emoji", Path("codec"), Path("codec-emoji")):
+        assert find_model(name) == bundled
+    for name in ("codec", "codec-emoji"):
+        write_codec(Path(name), size=16)
+        assert find_model(Path(name)) == Path(name)
+        assert find_model(f"./{name}") == Path(name)
+    assert find_model("codec") == bundled
+    with pytest.raises(BadModel, match=r"both .*\./codec-emoji is the folder, codec the bundled one"):
+        find_model("codec-emoji")
+    beside = bundle.parent / "elsewhere/model"
+    assert find_model("codec-emoji", beside=beside) == bundled  # a sibling is never sought where one happens to stand
+
+
+def test_only_models_that_are_there_are_advised(bundle: Path) -> None:
+    for name in ("dalle2", "", "..", "a" * 300, Path("b" * 300), "/"):
+        with pytest.raises(BadModel, match=r"wanted a bundled model \(codec, codec-emoji\) or"):
+            find_model(name)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(BadModel, match=r"mine/model.json, which cannot be read \(Permission denied\)"):
+        find_model("/mine")
+
+
+def test_a_network_is_no_generation(bundle: Path) -> None:
+    with pytest.raises(BadModel, match="codec-emoji, a codec-identity; wanted a generation such as dalle2"):
+        load_pipeline("codec")
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ([1], "with codec = None"),
+        ({"codec": 5}, "with codec = 5"),
+        ({"codec": {"name": 5, "sha256": "0"}}, "a sibling's plain name"),
+        ({"codec": {"name": "../codec", "sha256": "0"}}, "a sibling's plain name"),
+        ({"codec": {"name": "codec", "sha256": None}}, "a sibling's plain name"),
+        ({"codec": {"name": "up", "sha256": "0"}}, "up, a upsampler, as the codec of .*; wanted codec-identity or"),
+    ],
+)
+def test_a_sibling_is_named_in_plain_words_and_plays_its_role(tmp_path: Path, named: Any, says: str) -> None:
+    write_upsampler(tmp_path / "up")
+    head = Part({"siblings": {"clip": named, **named} if isinstance(named, dict) else named, "settings": {}})
+    model = write_model(tmp_path / "model", kind="dalle2", parts={"pipeline": head}, card=CARD)
+    with pytest.raises(BadModel, match=says):
+        sibling(model, model.part("pipeline").config["siblings"], "codec")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ([], r"Dalle2Config = \[\]; wanted an object"),
+        ({"prior": None, "decoder": {}}, "StageSettings = None"),
+        ({"prior": "x", "decoder": {}}, "StageSettings = 'x'"),
+        ({"prior": {"steps": "9"}, "decoder": {}}, "StageSettings.steps = '9'; wanted a whole number"),
+        ({"prior": {"steps": True}, "decoder": {}}, "StageSettings.steps = True; wanted a whole number"),
+        ({"prior": {"guidance": []}, "decoder": {}}, r"StageSettings.guidance = \[\]; wanted a number"),
+        ({"prior": {"prediction": "y"}, "decoder": {}}, "StageSettings.prediction = 'y'; wanted one of eps"),
+        ({"prior": {"noise_power": 5}, "decoder": {}}, "StageSettings.noise_power = 5; wanted a list"),
+        ({"prior": {}, "decoder": {}, "unit_embeddings": 1}, "unit_embeddings = 1; wanted true or false"),
+    ],
+)
+def test_settings_of_wrong_types_are_refused_by_name(settings: Any, says: str) -> None:
+    with pytest.raises(BadModel, match=says):
+        from_plain(Dalle2Config, json.loads(json.dumps(settings)))
+
+
+def test_a_model_of_wrong_shape_is_refused_in_words(tmp_path: Path) -> None:
+    for number, (head, says) in enumerate(
+        [
+            ({"siblings": [1], "settings": {"prior": {}, "decoder": {}}}, "with clip = None"),
+            ({"siblings": {}, "settings": []}, "Dalle2Config = "),
+            ({"siblings": {}}, "without settings"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        write_model(folder, kind="dalle2", parts={"pipeline": Part(head)}, card=CARD)
+        with pytest.raises(BadModel, match=says):
+            load(folder)
+    write_model(tmp_path / "bare", kind="clip", parts={}, card=CARD)
+    with pytest.raises(BadModel, match="0 parts"):
+        load(tmp_path / "bare")

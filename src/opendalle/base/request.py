@@ -5,8 +5,12 @@ a house test compares them.  A field's metadata carries its help line and its cl
 every door says the same words.
 """
 
+import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from difflib import get_close_matches
+from types import MappingProxyType, NoneType
+from typing import Any, get_args
 
 from opendalle.base.errors import BadRequest
 
@@ -17,6 +21,10 @@ MAX_COUNT = 1_000
 MAX_STEPS = 1_000
 MAX_SIDE = 4_096
 MAX_SEED = 2**63 - 1
+
+_words_from_type: Mapping[type, str] = MappingProxyType(
+    {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
+)
 
 
 def asked(default: Any, help: str, choices: tuple[str, ...] | None = None, rare: bool = False) -> Any:
@@ -38,7 +46,7 @@ class Request:
     `None` means "what the model's card says is best".
 
     Raises:
-        BadRequest: when a value lies outside its range; nothing has been drawn then.
+        BadRequest: when a value is of another type or outside its range; nothing has been drawn then.
     """
 
     prompt: str = asked("", "what to draw, in any language; empty is the unconditional model (Python only)")
@@ -60,7 +68,33 @@ class Request:
     exact: bool = asked(False, "draw so that a picture's bytes never depend on its batch", rare=True)
     previews: int = asked(0, "previews of each picture while it is drawn", rare=True)
 
+    @classmethod
+    def of(cls, prompt: Any = "", **asked: Any) -> "Request":
+        """Make a Request of keywords that a person typed: a field that does not exist is named, with the likeliest one.
+
+        Args:
+            prompt: what to draw.
+            **asked: the other fields.
+
+        Raises:
+            BadRequest: when there is no such field, or a value that the Request refuses.
+        """
+        known = [one.name for one in fields(cls)]
+        if strangers := [name for name in asked if name not in known]:
+            near = get_close_matches(strangers[0], known, n=1)
+            raise BadRequest(
+                f"{strangers[0]!r}, which cannot be asked",
+                "one of " + ", ".join(known),
+                f"Did you mean {near[0]}?" if near else "",
+            )
+        given = {"prompt": prompt, **asked}
+        return cls(
+            **{one.name: _plain(one.name, one.type, given[one.name]) for one in fields(cls) if one.name in given}
+        )
+
     def __post_init__(self) -> None:
+        for one in fields(self):
+            object.__setattr__(self, one.name, _plain(one.name, one.type, getattr(self, one.name)))
         _check_prompt(self.prompt)
         _check_range("count", self.count, 1, MAX_COUNT)
         _check_range("seed", self.seed, 0, MAX_SEED - MAX_COUNT)
@@ -86,6 +120,23 @@ class Request:
         return tuple(range(self.seed, self.seed + self.count))
 
 
+def _plain(name: str, hint: Any, value: Any) -> Any:
+    """Return the value as one of Python's own types, since a recipe is JSON: NumPy's numbers are welcome, too."""
+    kinds = get_args(hint) or (hint,)
+    if value is None and NoneType in kinds:
+        return None
+    kind: type = kinds[0]
+    if isinstance(value, bool) == (kind is bool):  # True is a 1 to Python, and no count of pictures
+        if isinstance(value, kind):
+            return value
+        if kind is int and isinstance(value, numbers.Integral):
+            return int(value)
+        if kind is float and isinstance(value, numbers.Real):
+            return value if isinstance(value, int) else float(value)
+    came = f"{value!r:.80}" if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+    raise BadRequest(f"{name} is {came}", _words_from_type[kind])
+
+
 def _check_range(name: str, value: float | int | None, low: float, high: float) -> None:
     if value is not None and not low <= value <= high:  # also refuses NaN
         raise BadRequest(f"{name} is {value}", f"{low} to {high}")
@@ -96,5 +147,9 @@ def _check_prompt(prompt: str) -> None:
         raise BadRequest(f"a prompt of {len(prompt)} characters", f"at most {MAX_PROMPT_CHARACTERS}")
     try:
         prompt.encode("utf-8")
-    except UnicodeEncodeError:
+    except UnicodeEncodeError as error:
+        if "\udc80" <= prompt[error.start] <= "\udcff":  # so Python hands on what a terminal sent and it cannot decode
+            raise BadRequest(
+                "a prompt with bytes that are not UTF-8", "text in UTF-8", "Is the terminal set to another alphabet?"
+            ) from None
         raise BadRequest("a prompt with half a surrogate pair", "valid Unicode text") from None

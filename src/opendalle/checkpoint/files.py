@@ -5,6 +5,7 @@ beside it, every byte is pushed to the disk (fsync), and one rename, which file 
 visible.  What a crash leaves behind is a hidden draft that no reader opens.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from reprlib import repr as repr_short
 from typing import Any
 
 from opendalle.base.errors import BadModel
@@ -148,9 +150,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BadModel(f"no file {path}", "a folder that opendalle wrote") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise BadModel(f"{path}, which cannot be read ({error.strerror or error})", "a file you may read") from None
+    except (ValueError, RecursionError) as error:
         raise BadModel(f"{path}, which is unreadable ({error})", "JSON as opendalle writes it") from None
     if not isinstance(value, dict):
         raise BadModel(f"{path}, which holds a {type(value).__name__}", "a JSON object")
@@ -170,8 +174,15 @@ def checked(root: Path, name: str, entry: Any) -> Path:
     """
     path = root / inside(name)
     advice = "The folder is damaged: copy it again, or write it again."
+    try:
+        return _compared(path, name, entry, advice)
+    except OSError as error:
+        raise BadModel(f"{path}, which cannot be read ({error.strerror or error})", "a file you may read") from None
+
+
+def _compared(path: Path, name: str, entry: Any, advice: str) -> Path:
     if not isinstance(entry, dict) or {"bytes", "sha256"} - set(entry):
-        raise BadModel(f"a manifest whose entry of {name} is {entry!r}", "its bytes and sha256", advice)
+        raise BadModel(f"a manifest whose entry of {name} is {repr_short(entry)}", "its bytes and sha256", advice)
     if path.is_symlink() or not path.is_file():
         raise BadModel(f"no file {path}", "every file that the manifest lists", advice)
     if (size := path.stat().st_size) != entry["bytes"]:
@@ -181,6 +192,23 @@ def checked(root: Path, name: str, entry: Any) -> Path:
     if digest != entry["sha256"]:
         raise BadModel(f"{path} with sha256 {digest[:12]}…", f"{str(entry['sha256'])[:12]}…", advice)
     return path
+
+
+def is_there(path: Path) -> bool:
+    """Say whether a file is there; what the system will not let us look at is an error, not an absence.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        BadModel: when a folder on the way may not be entered.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # so no file can be there
+            return False
+        raise BadModel(f"{path}, which cannot be read ({error.strerror or error})", "a file you may read") from None
 
 
 def inside(name: str) -> str:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as repr_short
 from typing import Any
 
 import safetensors.torch
@@ -23,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from opendalle.base.errors import BadModel
-from opendalle.checkpoint.files import checked, inside, new_folder, read_json, to_json, write_file
+from opendalle.checkpoint.files import checked, inside, is_there, new_folder, read_json, to_json, write_file
 from opendalle.checkpoint.storage import from_storage, to_storage
 
 FORMAT = 1  # raised when an older opendalle could not read what a newer one writes
@@ -174,20 +175,20 @@ def read_model(folder: Path) -> ModelFolder:
         BadModel: when there is none, or a newer opendalle wrote it.
     """
     folder = Path(folder)
-    if not (folder / "model.json").is_file():
+    if not is_there(folder / "model.json"):
         raise BadModel(f"no model.json in {folder}", "a model folder", _advice(folder))
     head = read_json(folder / "model.json")
     if head.get("format") != FORMAT:
-        raise BadModel(f"{folder} in format {head.get('format')!r}", f"format {FORMAT}", "Update opendalle.")
+        raise BadModel(f"{folder} in format {repr_short(head.get('format'))}", f"format {FORMAT}", "Update opendalle.")
     shape = {"kind": str, "card": dict, "parts": dict, "files": dict}
     for key, wanted in shape.items():
         if not isinstance(head.get(key), wanted):
-            raise BadModel(f"{folder}/model.json with {key} = {head.get(key)!r}", f"a {wanted.__name__}")
+            raise BadModel(f"{folder}/model.json with {key} = {repr_short(head.get(key))}", f"a {wanted.__name__}")
     for name in (*head["files"], *head["parts"]):
         inside(name)
     for name, about in head["parts"].items():
         if not isinstance(about, dict):
-            raise BadModel(f"{folder}/model.json with part {name} = {about!r}", "a dict")
+            raise BadModel(f"{folder}/model.json with part {name} = {repr_short(about)}", "a dict")
     parts = {
         name: StoredPart(root=folder, name=name, storage=str(about.get("storage")), files=head["files"])
         for name, about in head["parts"].items()

@@ -26,6 +26,7 @@ from opendalle.base.errors import BadModel
 from opendalle.checkpoint.files import (
     checked,
     inside,
+    is_there,
     new_folder,
     read_json,
     remove_drafts,
@@ -98,7 +99,7 @@ class RunFolder:
             BadModel: when there is no run, a newer opendalle wrote it, or another process is writing in it.
         """
         path = Path(path)
-        if not (path / "run.json").is_file():
+        if not is_there(path / "run.json"):
             raise BadModel(f"no run in {path}", "a folder with run.json", "To begin a new run, leave out --resume.")
         if (found := read_json(path / "run.json").get("format")) != FORMAT:
             raise BadModel(f"a run in format {found!r} in {path}", f"format {FORMAT}", "Update opendalle.")
@@ -238,9 +239,11 @@ def _read(folder: Path) -> RunState:
     if "state.json" not in paths:
         raise BadModel(f"{folder} without state.json", "a whole save")
     state = read_json(paths["state.json"])
+    if not isinstance(state.get("step"), int) or not isinstance(state.get("values"), dict):
+        raise BadModel(f"{folder}/state.json without step or values", "a whole save")
     tensors = {name.removesuffix(".safetensors"): path for name, path in paths.items() if path.suffix == ".safetensors"}
     return RunState(
-        step=int(state["step"]),
+        step=state["step"],
         values=state["values"],
         tensors={stem: read_tensors(path) for stem, path in tensors.items()},
     )

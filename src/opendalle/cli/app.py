@@ -1,20 +1,21 @@
 """`opendalle VERB ...`: which verbs there are, and what every verb does with errors, Ctrl-C and exit codes.
 
-Exit codes: 0 done; 1 begun but not done (stopped, damaged model, a bug); 2 wrong use, and nothing was written.
+Exit codes: 0 done; 1 begun but not done, or something was found amiss; 2 wrong use, or a file that cannot be used, and
+nothing was written.
 """
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
-
-import cyclopts
+from typing import TYPE_CHECKING, NoReturn
 
 from opendalle import __version__
 from opendalle.base.errors import OpenDalleError
-from opendalle.cli.console import lenient_output, one_line, tell
+from opendalle.cli.console import drop, one_line, open_streams, tell
+
+if TYPE_CHECKING:
+    import cyclopts
 
 DONE, NOT_DONE, WRONG_USE = 0, 1, 2
 
@@ -50,11 +51,13 @@ VERBS = (
 )
 
 
-def build_app() -> cyclopts.App:
+def build_app() -> "cyclopts.App":
     """Return the command line; a verb's file is imported only when that verb is called."""
+    import cyclopts  # here, and in `run`, so that Ctrl-C during this import is met by `run`, too
+
     app = cyclopts.App(
         name="opendalle",
-        help="DALL·E 1, 2 and 3: draw, train and study text-to-image, offline.",
+        help="Draw, train and study text-to-image with DALL·E 2, offline.",
         help_epilogue='Example: opendalle generate "a red apple wearing sunglasses" --count 4',
         help_format="plaintext",
         version=__version__,
@@ -73,30 +76,53 @@ def run(arguments: Sequence[str]) -> int:
         arguments: the words after `opendalle`.
     """
     try:
-        result = build_app()(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        return _call(arguments)
     except OpenDalleError as error:
         tell(str(error))
         return WRONG_USE
-    except cyclopts.UnusedCliTokensError as error:
-        tell(f"{one_line(repr(error.unused_tokens))} too many; put a prompt of several words in quotes")
-        return WRONG_USE
-    except cyclopts.CycloptsError as error:
-        tell(f"{one_line(str(error))} (opendalle {' '.join(error.command_chain or ())} --help tells more)")
-        return WRONG_USE
+    except BrokenPipeError:  # whoever read our output has seen enough
+        drop(sys.stdout)
+        return NOT_DONE
+    except OSError as error:  # the last net: full disks, rights that changed meanwhile
+        where = f"{error.filename}: " if error.filename is not None else ""
+        tell(f"the system refused: {where}{error.strerror or error}")
+        return NOT_DONE
     except KeyboardInterrupt:
         tell("stopped; every file that was named is whole")
         return NOT_DONE
+
+
+def _call(arguments: Sequence[str]) -> int:
+    """Let cyclopts find the verb and call it; what cannot be read as a command line is wrong use."""
+    import cyclopts
+
+    try:
+        result = build_app()(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        verb = " ".join(error.command_chain or ())
+        if isinstance(error, cyclopts.UnusedCliTokensError):
+            quotes = "; put a prompt of several words in quotes" if verb == "generate" else ""
+            advice = f"too many{quotes} (opendalle {verb} --help tells more)"
+            tell(f"{' '.join(map(repr, error.unused_tokens or ()))} {advice}")
+        else:
+            tell(f"{one_line(str(error))} (opendalle {verb} --help tells more)")
+        return WRONG_USE
+    sys.stdout.flush()  # here, where a full disk is still told in words
     return result if isinstance(result, int) else DONE
 
 
 def main() -> NoReturn:
     """Run the command line of this process."""
-    lenient_output()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up as Ctrl-C does
+    code = NOT_DONE
     try:
+        open_streams()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up as Ctrl-C does
         code = run(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output has seen enough; Python would complain once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = NOT_DONE
+    except KeyboardInterrupt:
+        tell("stopped")
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # Python would complain once more at exit
+            drop(stream)
     sys.exit(code)

@@ -31,7 +31,7 @@ def _flags_of_request() -> type:
             word = Literal[choices]
             hint = word if one.default is not None else Optional[word]  # noqa: UP045 - made while running
         looks = Parameter(
-            converter=_whole_number if hint in (int, int | None) else None,
+            converter=whole_number if hint in (int, int | None) else None,
             help=one.metadata["help"],
             group=RARE if one.metadata["rare"] else COMMON,
             negative="",
@@ -43,7 +43,7 @@ def _flags_of_request() -> type:
     return made
 
 
-def _whole_number(_: type, tokens: Sequence[Token]) -> int:
+def whole_number(_: type, tokens: Sequence[Token]) -> int:
     try:
         return int(tokens[0].value)  # left to itself, cyclopts rounds 1.5 to 2
     except ValueError:

@@ -3,12 +3,16 @@
 On a terminal long work shows a bar with the time left; anywhere else it prints plain lines, seldom enough for a log.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 PLAIN_SECONDS = 10.0  # between two lines of progress in a log
+LINE_CHARACTERS = 2_000  # of what is told; a stranger's file may name something longer
 
 
 def one_line(text: str) -> str:
@@ -21,11 +25,43 @@ def one_line(text: str) -> str:
 
 def tell(text: str) -> None:
     """Say something to the person, not to the program that reads our output."""
-    print(f"opendalle: {one_line(text)}", file=sys.stderr, flush=True)
+    line = one_line(text)
+    _say(f"opendalle: {line if len(line) <= LINE_CHARACTERS else line[:LINE_CHARACTERS] + ' ...'}")
 
 
-def lenient_output() -> None:
-    """Let any file name be printed, even one that is not valid Unicode or not in the terminal's alphabet."""
+def _say(line: str) -> None:
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:  # nobody can be told that nobody can be told
+        drop(sys.stderr)
+
+
+def drop(stream: TextIO) -> None:
+    """Send a stream nowhere from now on, with what it still holds back.
+
+    Args:
+        stream: standard output or standard error, whose reader has gone or whose disk is full.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def open_streams() -> None:
+    """Make standard output and standard error fit for whatever comes.
+
+    One that was closed before we began (`>&-`) leads nowhere: left closed, it would be the next file that we open, and
+    our words would go into a picture.  Any file name can be printed, even one that is not valid Unicode or not in the
+    terminal's alphabet.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open to the end
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             unicode = (stream.encoding or "").lower().replace("-", "") == "utf8"
@@ -85,6 +121,6 @@ def _plain(what: str, total: int | None) -> Callable[[int, str], None]:
             return
         said = now
         left = f", {duration((now - began) / done * (total - done))} left" if total and done else ""
-        print(one_line(f"{what} {done}{f'/{total}' if total else ''}{left} {note}"), file=sys.stderr, flush=True)
+        _say(one_line(f"{what} {done}{f'/{total}' if total else ''}{left} {note}"))
 
     return advance

@@ -1,11 +1,14 @@
 """`opendalle data`: picture sets to train on."""
 
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
+from opendalle.base.errors import BadRequest
+from opendalle.cli.asked import whole_number
 from opendalle.cli.console import progress
-from opendalle.pictures import refuse_existing
+from opendalle.pictures import refuse_unwritable
 
 data = App(
     name="data",
@@ -16,7 +19,12 @@ data = App(
 
 
 @data.command(help_epilogue="Example: opendalle data emoji --out emoji")
-def emoji(*, out: Path, packages: Path | None = None, limit: int | None = None) -> int:
+def emoji(
+    *,
+    out: Path,
+    packages: Path | None = None,
+    limit: Annotated[int | None, Parameter(converter=whole_number)] = None,
+) -> int:
     """Build the emoji world: 1,500 concepts in four styles, with names in many languages.
 
     The freely licensed artwork comes from npm packages of fixed versions; `npm` must be installed.
@@ -28,8 +36,13 @@ def emoji(*, out: Path, packages: Path | None = None, limit: int | None = None) 
 
     Returns:
         The exit code.
+
+    Raises:
+        BadRequest: when the words do not fit together.
     """
-    refuse_existing(out)
+    if limit is not None and limit < 1:
+        raise BadRequest(f"--limit {limit}", "1 or more")
+    refuse_unwritable(out)
 
     from opendalle.data.emoji import build, fetch  # resvg and numpy enter here
 

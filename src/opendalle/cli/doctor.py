@@ -11,7 +11,8 @@ from PIL import Image
 
 from opendalle import __version__
 from opendalle.base.errors import OpenDalleError
-from opendalle.cli.models import bundled_folder
+from opendalle.checkpoint import places
+from opendalle.cli.console import one_line
 from opendalle.pictures import read_picture, read_recipe, write_png
 
 FREE_BYTES = 200 * 2**20  # room for a few hundred pictures
@@ -37,7 +38,7 @@ def doctor() -> int:
         try:
             mark, words = "ok", check()
         except (OpenDalleError, ImportError, OSError, RuntimeError) as error:
-            mark, words, code = "AMISS", str(error), 1
+            mark, words, code = "AMISS", one_line(str(error)), 1
         print(f"{name:<10} {mark:<6} {words}", flush=True)
     return code
 
@@ -86,9 +87,9 @@ def _writing() -> str:
 def _models() -> str:
     from opendalle.checkpoint.folder import verify_model
 
-    names = sorted(path.parent.name for path in bundled_folder().glob("*/model.json"))
+    names = places.bundled_models()
     for name in names:
-        verify_model(bundled_folder() / name)
+        verify_model(places.bundled_folder() / name)
     if not names:
         raise OSError("no bundled model was found; the installation is not whole")
     return f"{len(names)} bundled models are whole: {', '.join(names)}"

@@ -2,18 +2,30 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from opendalle.base.errors import BadData, BadModel, BadRequest
+from opendalle.cli.asked import whole_number
 from opendalle.cli.console import one_line, progress
-from opendalle.pictures import refuse_existing
+from opendalle.pictures import refuse_unwritable
 
 if TYPE_CHECKING:
     from opendalle.evaluation.score import Score
 
+JUDGE = "judge"  # the bundled one
+ALIKE = 4  # pictures that it takes to say whether drawings lie where they lie
+
 
 def evaluate(
-    model: str = "dalle2", /, *, data: Path = Path("emoji"), out: Path | None = None, num: int | None = None
+    model: str = "dalle2",
+    /,
+    *,
+    data: Path = Path("emoji"),
+    out: Path | None = None,
+    num: Annotated[int | None, Parameter(converter=whole_number)] = None,
+    judge: str = JUDGE,
 ) -> int:
     """Score a model, and print each score with its 95 % interval as it comes.
 
@@ -22,6 +34,7 @@ def evaluate(
         data: The emoji world (see opendalle data emoji), or any folder of captioned pictures.
         out: Also write scores and sheets of the first pictures into this folder; must not exist.
         num: Only the first questions of every protocol, for a quick look.
+        judge: Who marks the emoji world: a bundled judge, or a model folder.
 
     Returns:
         The exit code.
@@ -37,14 +50,15 @@ def evaluate(
             f"no folder {data}", "the emoji world or captioned pictures", f"opendalle data emoji --out {data}"
         )
     if out is not None:
-        refuse_existing(out)
+        refuse_unwritable(out)
 
     from opendalle import pretrained  # torch enters here
 
-    pipeline, done = pretrained.load(model), 0
-    scores = _on_world if (data / "manifest.json").is_file() else _on_folder
+    pipeline, done = pretrained.load_pipeline(model), 0
+    is_world = (data / "manifest.json").is_file()
+    scores = _on_world(pipeline, data, out, num, judge) if is_world else _on_folder(pipeline, data, out, num)
     with progress("scoring", None) as advance:
-        for score in scores(pipeline, data, out, num):
+        for score in scores:
             print(_line(score), flush=True)
             done += 1
             advance(done, score.name)
@@ -63,19 +77,29 @@ def _on_folder(pipeline: Any, data: Path, out: Path | None, num: int | None) -> 
     from opendalle.data.folder import FolderSet, FolderSetConfig
     from opendalle.evaluation.runner import JUDGED_SIZE, evaluate_set
 
-    yield from evaluate_set(pipeline, FolderSet(data, FolderSetConfig(size=JUDGED_SIZE)), num=num or 200, out=out)
+    pictures, num = FolderSet(data, FolderSetConfig(size=JUDGED_SIZE)), num or 200
+    if min(num, len(pictures)) < ALIKE:
+        raise BadData(f"{min(num, len(pictures))} pictures to compare with", f"{ALIKE} or more, in {data} and by --num")
+    yield from evaluate_set(pipeline, pictures, num=num, out=out)
 
 
-def _on_world(pipeline: Any, data: Path, out: Path | None, num: int | None) -> "Iterator[Score]":
+def _on_world(pipeline: Any, data: Path, out: Path | None, num: int | None, judge: str) -> "Iterator[Score]":
     from opendalle import pretrained
     from opendalle.data.emoji.world import World
+    from opendalle.evaluation.judge import Judge
     from opendalle.evaluation.questions import emoji_paper
     from opendalle.evaluation.runner import evaluate as examine
 
     world = World(data)
+    if judge == JUDGE and "judge-emoji" not in pretrained.bundled_models():
+        todo = f"Train one: opendalle train judge --data {data} --out judge-emoji"
+        raise BadModel("no judge, for none is bundled", "the folder of one, by --judge", todo)
+    marks = pretrained.load(judge)
+    if not isinstance(marks, Judge):
+        raise BadModel(f"--judge {judge}, which judges nothing", "a model that the recipe judge has trained")
     try:
         judge_256 = pretrained.load("judge-256-emoji")
     except BadModel:  # not shipped: its rows are left out of the report
         judge_256 = None
     paper = emoji_paper(world) if num is None else emoji_paper(world, num, num)
-    yield from examine(pipeline, world=world, judge=pretrained.load("judge"), judge_256=judge_256, paper=paper, out=out)
+    yield from examine(pipeline, world=world, judge=marks, judge_256=judge_256, paper=paper, out=out)

@@ -9,16 +9,19 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 from PIL.Image import Image
 
-from opendalle.base.errors import BadPicture, BadRequest
+from opendalle.base.errors import BadModel, BadPicture, BadRequest, OpenDalleError
 from opendalle.base.records import Sample
 from opendalle.base.request import Request
-from opendalle.cli.again import check_inputs, same_batch, tell_if_different
+from opendalle.cli.again import check_inputs, model_of, same_batch, tell_if_different
 from opendalle.cli.asked import COMMON, Asked, request_of
-from opendalle.cli.console import progress
-from opendalle.pictures import next_number, numbered_path, read_recipe, refuse_existing, write_gif, write_png
+from opendalle.cli.console import progress, tell
+from opendalle.pictures import next_number, numbered_path, read_recipe, refuse_unwritable, write_gif, write_png
 
+MODEL = "dalle2"
 WATCH_FRAMES = 24  # of `--watch`, unless `--previews` says otherwise
 WATCH_MS, WATCH_LAST_MS = 80, 1500  # how long a frame is shown, and the finished picture
+
+OTHER_ENDINGS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".svg", ".tif", ".tiff", ".webp")
 
 FILES = Group("Files", sort_key=3)
 
@@ -40,11 +43,11 @@ def generate(
     prompt: str | None = None,
     /,
     *,
-    model: str = "dalle2",
+    model: Annotated[str | None, Parameter(show_default=lambda _: MODEL)] = None,
     size: Annotated[str, Parameter(group=COMMON)] = "256",
     asked: Annotated[Asked, Parameter(name="*")] = Asked(),  # noqa: B008 - frozen, and made once on purpose
     out: Annotated[Path, Parameter(group=FILES)] = Path("out"),
-    prompts: Annotated[Path | None, Parameter(group=FILES)] = None,
+    prompts: Annotated[Path | None, Parameter(group=FILES, allow_leading_hyphen=True)] = None,
     watch: Annotated[Path | None, Parameter(group=FILES)] = None,
     again: Annotated[Path | None, Parameter(group=FILES)] = None,
     input: Annotated[tuple[Path, ...], Parameter(group=FILES, negative="", show_default=False)] = (),
@@ -52,8 +55,8 @@ def generate(
     """Draw pictures from a sentence, in any language, and print where each one lies.
 
     Args:
-        prompt: What to draw. Quote it; put -- before it if it begins with a dash.
-        model: A bundled model (dalle1, dalle2, dalle3), or a model folder.
+        prompt: What to draw. Quote it; if it begins with a dash, put it last, after --.
+        model: A bundled model (dalle2), or a model folder.
         size: Pixels, as 256 or as WIDTHxHEIGHT.
         asked: The flags of a Request.
         out: x.png for one picture, or a folder in which they are numbered on. Nothing is overwritten.
@@ -73,7 +76,7 @@ def generate(
             raise BadRequest(
                 "--again beside a prompt or other flags", "--again PICTURE with --out, --model and --input"
             )
-        return _generate_again(again, None if model == "dalle2" else model, out, input)
+        return _generate_again(again, model, out, input)
     if (prompt is None) == (prompts is None):
         raise BadRequest("no prompt" if prompt is None else "a prompt and --prompts", "a prompt, or --prompts FILE")
     if prompts is not None:
@@ -83,26 +86,31 @@ def generate(
     num_pictures = sum(request.count for request in requests)
     places = _places(out, num_pictures)
     if watch is not None:
-        requests = [_watched(watch, request, num_pictures) for request in requests]
-    _draw(_load(model), Path(model).name, requests, places, watch)
-    return 0
+        requests = [_watched(watch, request, num_pictures, places) for request in requests]
+    model = MODEL if model is None else model
+    return _draw(_load(model), Path(model).name, requests, places, watch)
 
 
 def _requests_of_lines(file: Path, size: str, asked: Asked) -> list[Request]:
     """Build every Request before the first is drawn, so that a mistake in line 90 costs nothing."""
+    name = "standard input" if str(file) == "-" else str(file)
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        raise BadRequest(f"the prompts file {file}", "a text file in UTF-8, one prompt a line") from None
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{name}, whose byte {error.start + 1} is not UTF-8", "text in UTF-8") from None
+    except (OSError, AttributeError) as error:  # AttributeError: standard input was closed before we began
+        why = getattr(error, "strerror", None) or "there is none"
+        raise BadRequest(f"{name}, which cannot be read ({why})", "a text file, one prompt a line") from None
     requests: list[Request] = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
             if line.strip():
                 requests.append(request_of(line.strip(), size, asked))
         except BadRequest as error:
-            raise BadRequest(f"line {number} of {file}: {error.came}", error.wanted, error.todo) from None
+            raise BadRequest(f"line {number} of {name}: {error.came}", error.wanted, error.todo) from None
     if not requests:
-        raise BadRequest(f"no prompt in {file}", "one prompt a line")
+        raise BadRequest(f"no prompt in {name}", "one prompt a line")
     return requests
 
 
@@ -110,32 +118,55 @@ def _places(out: Path, num_pictures: int) -> Places:
     if out.suffix.lower() == ".png":
         if num_pictures > 1:
             raise BadRequest(f"{num_pictures} pictures for the one name {out}", "a folder, as --out out")
-        refuse_existing(out)
+        refuse_unwritable(out)
         return Places(file=out, folder=out.parent, first=0)
+    first = next_number(out)
+    if not out.is_dir() and out.suffix.lower() in OTHER_ENDINGS:
+        raise BadRequest(f"--out {out}", "a name ending in .png, or a folder", "Pictures are PNG.")
     if out.exists() and not out.is_dir():
         raise BadRequest(f"--out {out}, a file", "a name ending in .png, or a folder")
-    return Places(file=None, folder=out, first=next_number(out))
+    refuse_unwritable(numbered_path(out, first))
+    return Places(file=None, folder=out, first=first)
 
 
-def _watched(watch: Path, request: Request, num_pictures: int) -> Request:
+def _watched(watch: Path, request: Request, num_pictures: int, places: Places) -> Request:
     if watch.suffix.lower() != ".gif" or num_pictures > 1:
         raise BadRequest(f"--watch {watch} of {num_pictures} pictures", "a name ending in .gif, and one picture")
-    refuse_existing(watch)
+    picture = places.path(0).absolute()
+    if picture in watch.absolute().parents or watch.absolute() in picture.parents:
+        raise BadRequest(f"--watch {watch} with the picture {places.path(0)}", "a file beside it, not below it")
+    refuse_unwritable(watch)
     return request if request.previews else replace(request, previews=WATCH_FRAMES)
 
 
 def _load(model: str) -> Any:
     from opendalle import pretrained  # torch enters here
 
-    return pretrained.load(model)
+    return pretrained.load_pipeline(model)
 
 
 def _samples(pipeline: Any, request: Request) -> Iterator[Sample]:
     return pipeline.generate(**asdict(request))
 
 
-def _draw(pipeline: Any, model: str, requests: Sequence[Request], places: Places, watch: Path | None) -> None:
-    """Write each picture the moment it is finished."""
+def _draw(pipeline: Any, model: str, requests: Sequence[Request], places: Places, watch: Path | None) -> int:
+    """Write each picture the moment it is finished; return the exit code."""
+    written: list[Path] = []
+    try:
+        for path in _written(pipeline, model, requests, places, watch):
+            written.append(path)
+            print(path, flush=True)
+    except OpenDalleError as error:
+        if not written:
+            raise
+        tell(f"stopped after {written[-1]}: {error}")  # begun but not done, which is no longer wrong use
+        return 1
+    return 0
+
+
+def _written(
+    pipeline: Any, model: str, requests: Sequence[Request], places: Places, watch: Path | None
+) -> Iterator[Path]:
     total, done, frames = sum(request.count for request in requests), 0, list[Image]()
     with progress("drawing", total) as advance:
         for request in requests:
@@ -145,12 +176,12 @@ def _draw(pipeline: Any, model: str, requests: Sequence[Request], places: Places
                 if sample.is_preview:
                     continue
                 recipe = recipe_of(sample, model)
-                print(write_png(sample.picture, places.path(before + sample.index), recipe), flush=True)
+                yield write_png(sample.picture, places.path(before + sample.index), recipe)
                 done += 1
                 advance(done, "")
     if watch is not None:
         times = [WATCH_MS] * (len(frames) - 1) + [WATCH_LAST_MS]
-        print(write_gif(frames, watch, times), flush=True)
+        yield write_gif(frames, watch, times)
 
 
 def recipe_of(sample: Sample, model: str) -> dict[str, Any]:
@@ -172,13 +203,16 @@ def _generate_again(picture: Path, model: str | None, out: Path, inputs: Sequenc
     request, index = same_batch(recipe, picture)
     check_inputs(recipe, picture, inputs)
     places = _places(out, 1)
-    name = model or recipe.get("model")
-    if not isinstance(name, str):
-        raise BadPicture(
-            f"{picture} does not say which model drew it", "a picture with a whole recipe", "Give --model."
-        )
+    name = model_of(recipe, picture) if model is None else model
+    try:
+        pipeline = _load(name)
+    except BadModel as error:
+        if model is not None:
+            raise
+        came = f"the recipe of {picture}, whose model cannot be had ({error.came})"
+        raise BadModel(came, error.wanted, "Give --model.") from None
     with progress("drawing", 1):
-        for sample in _samples(_load(name), request):
+        for sample in _samples(pipeline, request):
             if sample.index == index and not sample.is_preview:
                 tell_if_different(sample, recipe, picture)
                 print(write_png(sample.picture, places.path(0), recipe), flush=True)

@@ -1,12 +1,12 @@
 """`opendalle models`: which models there are, what their cards say, and whether their files are whole."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 from cyclopts import App
 
 from opendalle.base.errors import BadModel
+from opendalle.checkpoint import places
+from opendalle.checkpoint.files import read_json
 from opendalle.cli.console import tell
 
 models = App(
@@ -17,32 +17,9 @@ models = App(
 )
 
 
-def bundled_folder() -> Path:
-    """Return the folder of the models that ship with the package."""
-    return Path(__file__).parents[1] / "bundled"
-
-
-def folder_of_model(name: str) -> Path:
-    """Return the folder of a bundled model (`dalle2` is `dalle2-emoji`) or of a path; no torch is needed for that.
-
-    Args:
-        name: what `--model` accepts.
-
-    Raises:
-        BadModel: when there is no such model.
-    """
-    bundled = bundled_folder()
-    plain = bool(name) and name == Path(name).name and name not in (".", "..")
-    candidates = [bundled / name, bundled / f"{name}-emoji"] if plain else []
-    for folder in (*candidates, Path(name)):
-        if (folder / "model.json").is_file():
-            return folder
-    raise BadModel(f"no model {name!r}", "a bundled model or a model folder", "opendalle models list shows the first.")
-
-
 def _sizes() -> list[tuple[str, int]]:
     """Return name and bytes of each bundled model."""
-    folders = sorted(path.parent for path in bundled_folder().glob("*/model.json"))
+    folders = [places.bundled_folder() / name for name in places.bundled_models()]
     return [(one.name, sum(file.stat().st_size for file in one.rglob("*") if file.is_file())) for one in folders]
 
 
@@ -71,13 +48,15 @@ def show(model: str = "dalle2", /) -> int:
     Raises:
         BadModel: when there is no such model, or its card cannot be read.
     """
-    folder = folder_of_model(model)
+    folder = places.find_model(model)
+    head = read_json(folder / "model.json")
     try:
-        head: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         shown = {"kind": head["kind"], "parts": sorted(head["parts"]), **head["card"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        text = json.dumps(shown, indent=2, ensure_ascii=False)
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise BadModel(f"a damaged model.json in {folder}", "a model folder") from None
-    print(json.dumps(shown, indent=2, ensure_ascii=False))
+    # What a terminal would obey and what no terminal can show stays JSON, in JSON's own escapes.
+    print("".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text))
     return 0
 
 
@@ -93,7 +72,11 @@ def verify(model: str | None = None, /) -> int:
     """
     from opendalle.checkpoint.folder import verify_model  # torch enters here
 
-    folders = [folder_of_model(model)] if model is not None else [bundled_folder() / name for name, _ in _sizes()]
+    folders = (
+        [places.find_model(model)]
+        if model is not None
+        else [places.bundled_folder() / n for n in places.bundled_models()]
+    )
     code = 0
     for folder in folders:
         try:

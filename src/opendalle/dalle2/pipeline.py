@@ -115,7 +115,7 @@ class Dalle2:
         Raises:
             BadRequest: at once, before anything is drawn, when the request cannot be carried out.
         """
-        request = Request(prompt=prompt, **asked)
+        request = Request.of(prompt, **asked)
         self._check(request)
         return self._generate(request, hooks or Hooks())
 
@@ -133,7 +133,7 @@ class Dalle2:
         if len(prompts) != len(seeds) or asked.get("count", 1) != 1:
             came = f"{len(prompts)} prompts, {len(seeds)} seeds, count {asked.get('count', 1)}"
             raise BadRequest(came, "one seed a prompt, and one picture of each")
-        requests = [Request(prompt=p, seed=s, **asked) for p, s in zip(prompts, seeds, strict=True)]
+        requests = [Request.of(p, seed=s, **asked) for p, s in zip(prompts, seeds, strict=True)]
         for request in requests[:1]:
             self._check(request)
         return self._generate_many(requests)

@@ -1,18 +1,16 @@
-"""Arrays computed once by a network and read many times, stamped with that network's hash.
+"""Arrays computed once by a network and read many times, stamped with all that made them.
 
 An embedding is worth something only beside the network that made it: embeddings of one CLIP are noise to a prior of
-another.  So the store remembers whose they are and refuses everybody else.
+another.  So the store remembers whose they are, and what they were made from, and refuses everybody else.
 
-    manifest.json         format, stamp of the network, arrays with shape and dtype, shards with rows and sha256
+    manifest.json         format, stamps, arrays with shape and dtype, shards with rows and sha256
     shard-00000.safetensors, ...
 """
 
 import bisect
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +22,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from opendalle.base.errors import BadData
+from opendalle.checkpoint.files import replace_file, to_json
+from opendalle.checkpoint.lock import FolderLock
 
 FORMAT = 1
+MANIFEST = "manifest.json"
 Rows = Mapping[str, Shaped[np.ndarray, "b *rest"]]
 
 
@@ -37,8 +38,99 @@ class ArrayInfo:
     shape: tuple[int, ...]  # of one row
 
 
+class StoreWriter:
+    """A store in the making: pieces are added until it is whole, by one process or by several, one after the other.
+
+    The pieces lie in a folder beside `out` (`OUT.pieces`), whose manifest tells of a piece only when it is whole: so
+    whatever ends a process leaves all that was added to the next one.
+
+    Args:
+        out: folder to make; must not exist.
+        stamps: what makes the rows, e.g. {"clip": sha256 of its weights}.
+        anew: throw away the pieces of an earlier writer instead of going on with them.
+
+    Raises:
+        BadData: when `out` exists, or the pieces that lie there were made with other stamps.
+        BadModel: when another process is writing there.
+    """
+
+    def __init__(self, out: Path, *, stamps: Mapping[str, str], anew: bool = False) -> None:
+        if out.exists():
+            raise BadData(f"{out} exists", "a new folder", "Delete it first.")
+        self.out, self.folder = out, out.with_name(f"{out.name}.pieces")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock(self.folder)
+        self._stamps, self._records = dict(stamps), list[dict[str, Any]]()
+        self._arrays: dict[str, ArrayInfo] | None = None
+        try:
+            if not anew and (self.folder / MANIFEST).is_file():
+                self._take_up()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are so far."""
+        return sum(record["rows"] for record in self._records)
+
+    def add(self, rows: Rows) -> None:
+        """Add a piece.
+
+        Args:
+            rows: the same names, dtypes and shapes in every piece, as many rows each.
+
+        Raises:
+            BadData: when the piece does not match those before it.
+        """
+        number = len(self._records)
+        infos = {name: ArrayInfo(dtype=str(a.dtype), shape=tuple(a.shape[1:])) for name, a in rows.items()}
+        counts = {len(array) for array in rows.values()}
+        if len(counts) != 1 or (self._arrays is not None and infos != self._arrays):
+            raise BadData(f"shard {number} with {infos}, rows {sorted(counts)}", f"{self._arrays}, as many rows each")
+        path = self.folder / f"shard-{number:05d}.safetensors"
+        save_file({key: np.ascontiguousarray(array) for key, array in rows.items()}, path)
+        self._arrays = infos
+        self._records.append({"file": path.name, "rows": counts.pop(), "sha256": _sha256(path)})
+        arrays = {name: {"dtype": info.dtype, "shape": list(info.shape)} for name, info in infos.items()}
+        manifest = {"format": FORMAT, "stamps": self._stamps, "arrays": arrays, "shards": self._records}
+        replace_file(self.folder / MANIFEST, to_json(manifest))
+
+    def finish(self) -> None:
+        """Give the store its name: from now on it can be read.
+
+        Raises:
+            BadData: when there is no row.
+        """
+        if not self._records:
+            raise BadData("no rows", "at least one shard")
+        self.close()
+        (self.folder / ".lock").unlink(missing_ok=True)
+        self.folder.rename(self.out)
+
+    def discard(self) -> None:
+        """Delete the pieces."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let another process go on; harmless when repeated."""
+        self._lock.release()
+
+    def _take_up(self) -> None:
+        """Go on with an earlier writer's pieces, up to the first one that a crash has damaged."""
+        manifest = _manifest(self.folder)
+        _refuse_others(self.folder, manifest["stamps"], self._stamps)
+        self._arrays = _arrays(manifest)
+        for record in manifest["shards"]:
+            path = self.folder / record["file"]
+            if not path.is_file() or _sha256(path) != record["sha256"]:
+                break
+            self._records.append(record)
+
+
 def write_store(out: Path, shards: Iterable[Rows], *, stamps: Mapping[str, str]) -> None:
-    """Write a store; it appears at `out` whole or not at all.
+    """Write a store in one go; it appears at `out` whole or not at all.
 
     Args:
         out: folder to make; must not exist.
@@ -48,33 +140,13 @@ def write_store(out: Path, shards: Iterable[Rows], *, stamps: Mapping[str, str])
     Raises:
         BadData: when `out` exists, there is no row, or the pieces do not match.
     """
-    if out.exists():
-        raise BadData(f"{out} exists", "a new folder", "Delete it first.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    writer = StoreWriter(out, stamps=stamps, anew=True)
     try:
-        known: dict[str, ArrayInfo] | None = None
-        records = []
-        for number, rows in enumerate(shards):
-            infos = {name: ArrayInfo(dtype=str(a.dtype), shape=tuple(a.shape[1:])) for name, a in rows.items()}
-            counts = {len(array) for array in rows.values()}
-            if len(counts) != 1 or (known is not None and infos != known):
-                raise BadData(f"shard {number} with {infos}, rows {sorted(counts)}", f"{known}, as many rows each")
-            known = infos
-            name = f"shard-{number:05d}.safetensors"
-            save_file({key: np.ascontiguousarray(array) for key, array in rows.items()}, work / name)
-            records.append({"file": name, "rows": counts.pop(), "sha256": _sha256(work / name)})
-        if known is None:
-            raise BadData("no rows", "at least one shard")
-        arrays = {name: {"dtype": info.dtype, "shape": list(info.shape)} for name, info in known.items()}
-        manifest = {"format": FORMAT, "stamps": dict(stamps), "arrays": arrays, "shards": records}
-        with (work / "manifest.json").open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        work.rename(out)
+        for rows in shards:
+            writer.add(rows)
+        writer.finish()
     except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
+        writer.discard()
         raise
 
 
@@ -83,28 +155,19 @@ class EmbeddingStore:
 
     Args:
         folder: made by `write_store`.
-        stamps: hashes of the networks that will use it; must equal those it was made by.
+        stamps: of the networks that will use it, and of all else that makes its rows; must equal those it has.
         verify: also compare every shard's sha256, which reads all bytes once.
 
     Raises:
-        BadData: when it is no store, is damaged, or was made by another network.
+        BadData: when it is no store, is damaged, or was made with other stamps.
     """
 
     def __init__(self, folder: Path, *, stamps: Mapping[str, str], verify: bool = False) -> None:
         self.folder = Path(folder)
         manifest = _manifest(self.folder)
         self.stamps: dict[str, str] = manifest["stamps"]
-        for name, stamp in stamps.items():
-            if self.stamps.get(name) != stamp:
-                raise BadData(
-                    f"{self.folder} made by {name} {str(self.stamps.get(name))[:12]}",
-                    f"the {name} in use, {stamp[:12]}",
-                    "Compute the embeddings again with it.",
-                )
-        self.arrays = {
-            name: ArrayInfo(dtype=info["dtype"], shape=tuple(info["shape"]))
-            for name, info in manifest["arrays"].items()
-        }
+        _refuse_others(self.folder, self.stamps, stamps)
+        self.arrays = _arrays(manifest)
         self._files = [self.folder / shard["file"] for shard in manifest["shards"]]
         self._ends = np.cumsum([shard["rows"] for shard in manifest["shards"]]).tolist()
         for path, shard in zip(self._files, manifest["shards"], strict=True):
@@ -147,12 +210,31 @@ class EmbeddingStore:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise BadData(f"{folder} ({error})", "a folder of precomputed embeddings") from None
     if manifest.get("format") != FORMAT:
         raise BadData(f"{folder} of format {manifest.get('format')}", f"format {FORMAT}", "Compute it again.")
     return manifest
+
+
+def _arrays(manifest: Mapping[str, Any]) -> dict[str, ArrayInfo]:
+    return {
+        name: ArrayInfo(dtype=info["dtype"], shape=tuple(info["shape"])) for name, info in manifest["arrays"].items()
+    }
+
+
+def _refuse_others(folder: Path, made: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    for name, stamp in wanted.items():
+        if made.get(name) != stamp:
+            had = f"made with {name} {short_stamp(made[name])}" if name in made else f"whose {name} nobody wrote down"
+            todo = f"Compute the embeddings again: delete {folder} first."
+            raise BadData(f"{folder}, {had}", f"{name} {short_stamp(stamp)}, which is in use", todo)
+
+
+def short_stamp(stamp: str) -> str:
+    """Return a stamp for a message: of a sha256 the beginning says enough."""
+    return stamp[:12] if len(stamp) == 64 else stamp
 
 
 def _sha256(path: Path) -> str:

@@ -100,6 +100,14 @@ def cut_square(image: Image.Image, size: int, across: float, down: float) -> Ima
 
 
 def _entries(folder: Path) -> tuple[Entry, ...]:
+    try:
+        return _listed(folder)
+    except OSError as error:
+        place = error.filename or folder
+        raise BadData(f"{place} cannot be read ({error.strerror or error})", "what you may read") from None
+
+
+def _listed(folder: Path) -> tuple[Entry, ...]:
     if not folder.is_dir():
         raise BadData(f"no folder {folder}", "a folder of pictures with .txt captions")
     pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())

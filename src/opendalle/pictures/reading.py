@@ -57,7 +57,10 @@ class Readable(Protocol):
         ...
 
 
-def read_picture(source: Path | bytes | Readable, max_pixels: int = MAX_PIXELS) -> Image.Image:
+Source = Path | str | bytes | Readable  # text is a path
+
+
+def read_picture(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a PNG, JPEG or WebP picture: upright, RGB, or RGBA (straight alpha) if it has transparency.
 
     Colour profiles are not applied; of an animation the first frame is read.
@@ -69,7 +72,7 @@ def read_picture(source: Path | bytes | Readable, max_pixels: int = MAX_PIXELS) 
     Raises:
         BadPicture: when the file is missing, too large, of another format, cut short or damaged.
     """
-    name = _name(source)
+    name = name_of(source)
     data = read_bytes(source)
     with warnings.catch_warnings(action="ignore"):  # Pillow's grumbling about metadata that we drop anyway
         picture = _open(data, name, max_pixels)
@@ -82,7 +85,7 @@ def read_picture(source: Path | bytes | Readable, max_pixels: int = MAX_PIXELS) 
     return plain
 
 
-def read_bytes(source: Path | bytes | Readable, max_bytes: int = MAX_BYTES) -> bytes:
+def read_bytes(source: Source, max_bytes: int = MAX_BYTES) -> bytes:
     """Read at most `max_bytes` of a source, never more, whatever its length claims to be.
 
     Args:
@@ -92,26 +95,34 @@ def read_bytes(source: Path | bytes | Readable, max_bytes: int = MAX_BYTES) -> b
     Raises:
         BadPicture: when the file is missing, no plain file, unreadable or longer.
     """
-    name = _name(source)
-    if isinstance(source, bytes):
-        data = source
-    elif isinstance(source, Path):
-        if not source.is_file():
-            raise BadPicture(f"no picture at {name}", "the path of a picture file")
-        try:
-            with source.open("rb") as file:
+    name = name_of(source)
+    try:
+        if isinstance(source, bytes):
+            data = source
+        elif isinstance(source, Path | str):
+            if not Path(source).is_file():
+                raise BadPicture(f"no picture at {name}", "the path of a picture file")
+            with Path(source).open("rb") as file:
                 data = file.read(max_bytes + 1)
-        except OSError as error:
-            raise BadPicture(f"{name} cannot be read ({error.strerror})", "a file you may read") from None
-    else:
-        data = source.read(max_bytes + 1)
+        else:
+            data = source.read(max_bytes + 1) if isinstance(source, Readable) else None
+    except OSError as error:
+        raise BadPicture(f"{name} cannot be read ({error.strerror or error})", "a file you may read") from None
+    if not isinstance(data, bytes):
+        came = f"a picture from a {type(source).__name__}"
+        raise BadPicture(came, "a path, the bytes of a file, or a file open in binary mode")
     if len(data) > max_bytes:
         raise BadPicture(f"{name} is larger than {max_bytes // 2**20} MiB", "a smaller picture file")
     return data
 
 
-def _name(source: Path | bytes | Readable) -> str:
-    return str(source) if isinstance(source, Path) else "the picture"
+def name_of(source: Source) -> str:
+    """Say in a message what is being read.
+
+    Args:
+        source: what `read_bytes` accepts.
+    """
+    return str(source) if isinstance(source, Path | str) else "the picture"
 
 
 def _open(data: bytes, name: str, max_pixels: int) -> ImageFile:

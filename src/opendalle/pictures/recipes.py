@@ -9,13 +9,12 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from PIL.PngImagePlugin import PngInfo
 
 from opendalle.base.errors import BadPicture
-from opendalle.pictures.reading import Readable, read_bytes
+from opendalle.pictures.reading import Source, name_of, read_bytes
 
 KEY = "opendalle"
 MAX_RECIPE_BYTES = 32 * 2**20  # a recipe may carry a mask
@@ -34,7 +33,7 @@ def recipe_chunk(recipe: Mapping[str, Any]) -> PngInfo:
     return chunk
 
 
-def read_recipe(source: Path | bytes | Readable) -> dict[str, Any]:
+def read_recipe(source: Source) -> dict[str, Any]:
     """Read the recipe of a picture that this house wrote.
 
     Args:
@@ -43,7 +42,7 @@ def read_recipe(source: Path | bytes | Readable) -> dict[str, Any]:
     Raises:
         BadPicture: when it is no PNG, carries no recipe, or the recipe is damaged.
     """
-    name = str(source) if isinstance(source, Path) else "the picture"
+    name = name_of(source)
     data = read_bytes(source)
     if not data.startswith(_SIGNATURE):
         raise BadPicture(f"{name} is no PNG", "a PNG that opendalle wrote")

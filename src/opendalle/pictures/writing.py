@@ -7,20 +7,21 @@ fails if the name is taken.  A killed process leaves at most a hidden `*.tmp-*` 
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
 from PIL import Image
 
-from opendalle.base.errors import BadPicture, BadRequest
+from opendalle.base.errors import BadPicture, BadRequest, OpenDalleError
 from opendalle.pictures.recipes import recipe_chunk
 from opendalle.pictures.sheets import WHITE, composite
 
 _NUMBERED = re.compile(r"(\d{4,})\.png", re.IGNORECASE)
 
 
-def write_png(image: Image.Image, path: Path, recipe: Mapping[str, Any] | None = None) -> Path:
+def write_png(image: Image.Image, path: Path | str, recipe: Mapping[str, Any] | None = None) -> Path:
     """Write a PNG, with its recipe inside.  Missing folders are made.
 
     Args:
@@ -28,16 +29,24 @@ def write_png(image: Image.Image, path: Path, recipe: Mapping[str, Any] | None =
         path: a name ending in .png that is free.
         recipe: what made the picture, plain JSON data; None writes none.
 
+    Returns:
+        The path.
+
     Raises:
+        BadPicture: when the picture has another mode.
         BadRequest: when the name is taken, has another ending, or its folder cannot be written.
     """
+    path = Path(path)
     _require_ending(path, ".png")
+    if not isinstance(image, Image.Image) or image.mode not in ("RGB", "RGBA"):
+        came = f"a picture of mode {image.mode}" if isinstance(image, Image.Image) else f"a {type(image).__name__}"
+        raise BadPicture(came, "a picture of mode RGB or RGBA", 'Convert it first: picture.convert("RGB").')
     chunk = recipe_chunk(recipe) if recipe is not None else None
     _write_whole(path, lambda file: image.save(file, format="PNG", pnginfo=chunk, compress_level=6))
     return path
 
 
-def write_gif(frames: Sequence[Image.Image], path: Path, ms: int | Sequence[int] = 80) -> Path:
+def write_gif(frames: Sequence[Image.Image], path: Path | str, ms: int | Sequence[int] = 80) -> Path:
     """Write an animation that loops for ever; transparent frames are laid on white.
 
     Args:
@@ -49,6 +58,7 @@ def write_gif(frames: Sequence[Image.Image], path: Path, ms: int | Sequence[int]
         BadPicture: when there is no frame.
         BadRequest: when the name is taken, has another ending, or its folder cannot be written.
     """
+    path = Path(path)
     _require_ending(path, ".gif")
     if not frames:
         raise BadPicture("an animation of no frames", "one frame or more")
@@ -64,10 +74,20 @@ def write_gif(frames: Sequence[Image.Image], path: Path, ms: int | Sequence[int]
 
 
 def next_number(folder: Path) -> int:
-    """Return the number after the highest of `0001.png`, `0002.png`, ... in a folder; 1 if there is none."""
-    if not folder.is_dir():
-        return 1
-    numbers = (int(match[1]) for entry in folder.iterdir() if (match := _NUMBERED.fullmatch(entry.name)))
+    """Return the number after the highest of `0001.png`, `0002.png`, ... in a folder; 1 if there is none.
+
+    Args:
+        folder: may be missing.
+
+    Raises:
+        BadRequest: when its names cannot be read.
+    """
+    try:
+        if not folder.is_dir():
+            return 1
+        numbers = [int(match[1]) for entry in folder.iterdir() if (match := _NUMBERED.fullmatch(entry.name))]
+    except OSError as error:
+        raise BadRequest(f"{folder} cannot be read ({error.strerror or error})", "a folder you may read") from None
     return max(numbers, default=0) + 1
 
 
@@ -86,6 +106,31 @@ def refuse_existing(path: Path) -> None:
         raise BadRequest(f"{path} exists", "a name that is free", "Nothing was overwritten.")
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Raise unless a file or folder could be made at `path` as things stand; nothing is written to find out.
+
+    Nothing may lie there, and its parent, or the nearest folder above that exists, must be one we may write to.
+
+    Args:
+        path: of something to be written after long work.
+
+    Raises:
+        BadRequest: when the name is taken, too long, below a file, or in a folder that may not be written to.
+    """
+    refuse_existing(path)
+    try:
+        with suppress(FileNotFoundError):
+            path.lstat()
+        above = next((one for one in path.absolute().parents if one.exists()), path)
+        fault = "" if above.is_dir() else f"{above} is a file"
+    except OSError as error:
+        fault = error.strerror or str(error)
+    else:
+        fault = fault or ("" if os.access(above, os.W_OK | os.X_OK) else f"no right to write in {above}")
+    if fault:
+        raise BadRequest(f"{path} cannot be written ({fault})", "a folder you may write to")
+
+
 def _require_ending(path: Path, ending: str) -> None:
     if path.suffix.lower() != ending:
         raise BadRequest(f"the name {path.name!r}", f"a name ending in {ending}")
@@ -93,7 +138,7 @@ def _require_ending(path: Path, ending: str) -> None:
 
 def _write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     refuse_existing(path)
-    work = path.with_name(f".{path.name}.tmp-{uuid4().hex}")
+    work = path.with_name(f".{path.name[:40]}.tmp-{uuid4().hex}")  # a long name would become too long
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with work.open("xb") as file:
@@ -107,8 +152,11 @@ def _write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     except FileExistsError:
         refuse_existing(path)
         raise BadRequest(f"{path.parent} is a file", "a folder to write into") from None
-    except OSError as error:
-        raise BadRequest(f"{path} cannot be written ({error.strerror})", "a folder you may write to") from None
+    except OpenDalleError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        came = f"{path} cannot be written ({getattr(error, 'strerror', None) or error})"
+        raise BadRequest(came, "a folder you may write to") from None
 
 
 def _give_name(work: Path, path: Path) -> None:

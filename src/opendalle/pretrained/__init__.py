@@ -3,6 +3,7 @@
 The table of kinds is closed: a folder says which kind it is, and only these few classes can ever be built from one.
 """
 
-from opendalle.pretrained.kinds import bundled_models, find_model, load, load_folder, load_network
+from opendalle.checkpoint.places import bundled_models, find_model
+from opendalle.pretrained.kinds import load, load_folder, load_network, load_pipeline
 
-__all__ = ["bundled_models", "find_model", "load", "load_folder", "load_network"]
+__all__ = ["bundled_models", "find_model", "load", "load_folder", "load_network", "load_pipeline"]

@@ -1,21 +1,23 @@
-"""The closed table kind -> class, and where models are found.
+"""The closed table kind -> class, and how a model is put together from its folders.
 
 A model folder holds its own networks and names the sibling folders that it needs, each by name and sha256: so one
 CLIP and one codec serve several generations, and none can be mixed up with another.
 """
 
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
+from reprlib import repr as repr_short
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
-from opendalle.base.errors import BadModel
+from opendalle.base.errors import BadConfig, BadModel
 from opendalle.checkpoint.configs import from_plain
 from opendalle.checkpoint.folder import ModelFolder, StoredPart, read_model
+from opendalle.checkpoint.places import bundled_folder as bundled_folder
+from opendalle.checkpoint.places import find_model, is_plain
 from opendalle.clip.model import CLIP, CLIPConfig
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
@@ -41,45 +43,11 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
     }
 )
 
-SHORT_NAMES: Mapping[str, str] = MappingProxyType(
-    {"dalle2": "dalle2-emoji", "clip": "clip-emoji", "codec": "codec-emoji", "judge": "judge-emoji"}
+ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # role of a sibling -> kinds that can play it
+    {"clip": ("clip",), "codec": ("codec-identity", "codec-kl"), "upsampler": ("upsampler",)}
 )
 
 TOKENIZER = "tokenizer.json"  # beside a CLIP's weights
-
-
-def bundled_folder() -> Path:
-    """Where the models lie that ship with the package."""
-    return Path(str(files("opendalle"))) / "bundled"
-
-
-def bundled_models() -> list[str]:
-    """Names of the models that ship with the package, sorted."""
-    root = bundled_folder()
-    return sorted(one.name for one in root.iterdir() if (one / "model.json").is_file()) if root.is_dir() else []
-
-
-def find_model(name: str | Path, beside: Path | None = None) -> Path:
-    """Return the folder of a model.
-
-    Args:
-        name: a bundled model, its short name (`dalle2`), or a folder.
-        beside: look beside this folder first; for siblings.
-
-    Raises:
-        BadModel: when there is no such model.
-    """
-    if beside is not None and (beside.parent / name / "model.json").is_file():
-        return beside.parent / name
-    bundled = bundled_folder() / SHORT_NAMES.get(str(name), str(name))
-    if str(name) in SHORT_NAMES or ("/" not in str(name) and (bundled / "model.json").is_file()):
-        folder = bundled
-    else:
-        folder = Path(name)
-    if not (folder / "model.json").is_file():
-        known = ", ".join(sorted({*SHORT_NAMES, *bundled_models()}))
-        raise BadModel(f"the model {str(name)!r}", f"a bundled model ({known}) or a model folder", "")
-    return folder
 
 
 def load(name: str | Path, *, device: str | torch.device = "cpu") -> Any:
@@ -94,16 +62,34 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> Any:
 
     Raises:
         BadModel: when it is missing, damaged, or of an unknown kind.
+        BadConfig: when there is no such device.
     """
     return load_folder(read_model(find_model(name)), device=device)
 
 
+def load_pipeline(name: str | Path, *, device: str | torch.device = "cpu") -> Any:
+    """Load a generation: what `load` does, for those who want to draw.
+
+    Args:
+        name: a bundled generation (`dalle2`), or a model folder.
+        device: where its networks go.
+
+    Raises:
+        BadModel: as `load`, or when the model is a network that draws nothing by itself.
+    """
+    model = read_model(find_model(name))
+    if model.kind in NETWORKS:
+        raise BadModel(f"{model.path.name}, a {model.kind}", f"a generation such as {next(iter(PIPELINES))}")
+    return load_folder(model, device=device)
+
+
 def load_folder(model: ModelFolder, *, device: str | torch.device = "cpu") -> Any:
     """Load an open model folder; arguments and errors are those of `load`."""
+    device = _ready(device)
     if model.kind in PIPELINES:
-        return PIPELINES[model.kind](model, torch.device(device))
-    if model.kind in NETWORKS and len(model.parts) == 1:
-        return load_network(model.kind, next(iter(model.parts.values())), device=device)
+        return PIPELINES[model.kind](model, device)
+    if model.kind in NETWORKS:
+        return load_network(model.kind, _only_part(model), device=device)
     known = ", ".join(sorted({*PIPELINES, *NETWORKS}))
     raise BadModel(f"{model.path} of kind {model.kind!r}", f"one of {known}", "Update opendalle?")
 
@@ -117,10 +103,15 @@ def load_network(kind: str, part: StoredPart, *, device: str | torch.device = "c
         device: where it goes.
 
     Raises:
-        BadModel: when the weights are not exactly those of the network.
+        BadModel: when no network can be built from the config, or the weights are not exactly those of the network.
     """
     config_class, network_class = NETWORKS[kind]
-    network = network_class(from_plain(config_class, part.config))
+    config = from_plain(config_class, part.config)
+    try:
+        network = network_class(config)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        came = f"{part.root}/{part.name}, whose config makes no {kind} ({error})"
+        raise BadModel(came, "a config as opendalle writes it") from None
     state = part.state()
     wanted = network.state_dict()
     wrong = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
@@ -132,41 +123,60 @@ def load_network(kind: str, part: StoredPart, *, device: str | torch.device = "c
 
 def load_tokenizer(model: ModelFolder) -> BytePairTokenizer:
     """Return the tokenizer that lies beside a CLIP's weights."""
-    return BytePairTokenizer.from_json(next(iter(model.parts.values())).extra(TOKENIZER))  # noqa: S610 - no database here
+    return BytePairTokenizer.from_json(_only_part(model).extra(TOKENIZER))  # noqa: S610 - no database here
 
 
-def sibling(model: ModelFolder, siblings: Mapping[str, Any], role: str) -> ModelFolder:
+def sibling(model: ModelFolder, siblings: Any, role: str) -> ModelFolder:
     """Open the model that another one names, and check that it is the very one.
 
     Args:
         model: who names it.
-        siblings: role -> name and sha256.
+        siblings: role -> name and sha256, as the file holds it.
         role: which one.
 
     Raises:
-        BadModel: when it is missing, or another model of the same name.
+        BadModel: when it is missing, of a kind that cannot play the role, or another model of the same name.
     """
-    wanted = siblings.get(role)
-    if not isinstance(wanted, Mapping) or not {"name", "sha256"} <= set(wanted):
-        raise BadModel(f"{model.path} with {role} = {wanted!r}", "a sibling's name and sha256")
-    found = read_model(find_model(wanted["name"], beside=model.path))
-    if found.sha256 != wanted["sha256"]:
+    wanted = siblings.get(role) if isinstance(siblings, Mapping) else None
+    name, sha256 = (wanted.get("name"), wanted.get("sha256")) if isinstance(wanted, Mapping) else (None, None)
+    if not isinstance(name, str) or not isinstance(sha256, str) or not is_plain(name):
+        raise BadModel(f"{model.path} with {role} = {repr_short(wanted)}", "a sibling's plain name and sha256")
+    found = read_model(find_model(name, beside=model.path))
+    if found.kind not in ROLES[role]:
+        raise BadModel(f"{found.path}, a {found.kind}, as the {role} of {model.path}", " or ".join(ROLES[role]))
+    if found.sha256 != sha256:
         raise BadModel(
             f"{found.path}, another {role} than {model.path} was trained with",
-            f"the one with sha256 {wanted['sha256'][:12]}...",
+            f"the one with sha256 {sha256[:12]}...",
             "Put it beside the model, or train the model again.",
         )
     return found
+
+
+def _only_part(model: ModelFolder) -> StoredPart:
+    if len(model.parts) != 1:
+        raise BadModel(f"{model.path} with {len(model.parts)} parts", f"the one part of a {model.kind}")
+    return next(iter(model.parts.values()))
+
+
+def _ready(device: Any) -> torch.device:
+    """Return a device on which a number can really be put; torch's own words for it come too late, and are many."""
+    try:
+        return torch.zeros(1, device=device).device
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        raise BadConfig(f"the device {str(device)!r}", "one that torch finds here: cpu, cuda or mps") from None
 
 
 def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
     head = model.part("pipeline").config
     if missing := [name for name in ("siblings", "settings") if name not in head]:
         raise BadModel(f"{model.path}/pipeline without {missing[0]}", "settings and siblings")
-    siblings = head["siblings"]
+    config, siblings = from_plain(Dalle2Config, head["settings"]), head["siblings"]
     clip = sibling(model, siblings, "clip")
     codec = sibling(model, siblings, "codec")
     upsampler = sibling(model, siblings, "upsampler") if "upsampler" in siblings else None
+    if upsampler is not None and config.upsampler is None:
+        raise BadModel(f"{model.path} with an upsampler but no settings for it", "both, or neither")
     parts = Dalle2Parts(
         tokenizer=load_tokenizer(clip),
         clip=load_folder(clip, device=device),
@@ -175,7 +185,6 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
         codec=load_folder(codec, device=device),
         upsampler=load_folder(upsampler, device=device) if upsampler is not None else None,
     )
-    config = from_plain(Dalle2Config, head["settings"])
     return Dalle2(parts, config, {"model": model.path.name, "sha256": model.sha256})
 
 

@@ -38,8 +38,8 @@ def run(
         data: the picture set's folder.
         out: the model folder to write.
         warm_start: begin with the weights of this model.
-        resume: go on with the runs in this folder, bit for bit.
-        max_minutes: save and stop after so long.
+        resume: go on with the runs in this folder, or with this run of it, bit for bit; what they began from is known.
+        max_minutes: save and stop after so long, all stages together.
         show_every: pictures between sheets of samples in the run folder; 0: none.
         tensorboard: write TensorBoard events beside the log.
         **settings: the recipe's own parameters.
@@ -49,18 +49,15 @@ def run(
     """
     if name not in RECIPES:
         raise BadRequest(f"the recipe {name!r}", "one of " + ", ".join(RECIPES))
-    from opendalle.pretrained.kinds import find_model
-    from opendalle.recipes.command import runs_beside
-    from opendalle.recipes.stage import Passage, walk
+    from opendalle.recipes.places import runs_beside
+    from opendalle.recipes.stage import Passage, embark
     from opendalle.training.config import Upkeep
 
     recipe = getattr(importlib.import_module(f"opendalle.recipes.{name}"), name)
     passage = Passage(
         runs=resume or runs_beside(out),
         resume=resume is not None,
-        warm=find_model(warm_start) if warm_start is not None else None,
+        warm=warm_start,
         upkeep=Upkeep(max_minutes=max_minutes, show_every=show_every, tensorboard=tensorboard),
     )
-    if name == "dalle2" and passage.warm is not None:
-        settings.setdefault("like", passage.warm)
-    yield from walk(recipe(data, out, **settings), passage)
+    yield from embark(recipe, {"data": data, "out": out, **settings}, passage)

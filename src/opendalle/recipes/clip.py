@@ -16,9 +16,10 @@ from opendalle.clip.teacher import SentenceTeacher, everyday_words
 from opendalle.data.emoji.dataset import EmojiSet
 from opendalle.data.loading import LoadingConfig
 from opendalle.data.sets import PictureSet
+from opendalle.pretrained.kinds import find_model, load_tokenizer
 from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
-from opendalle.recipes.data import CLIPBatches, open_set, some_captions
+from opendalle.recipes.data import CLIPBatches, open_set, some_captions, stamps_of
 from opendalle.recipes.stage import Stage, Work
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.training.config import AdamWConfig, TrainConfig
@@ -55,7 +56,7 @@ def clip(
         learning_rate: at its top.
         captions: drawn to train the tokenizer.
         scenes: share of a world's pictures that are scenes of several things; without, the world's own.
-        tokenizer_of: take the tokenizer of this CLIP instead of training one; needed with --from.
+        tokenizer_of: take the tokenizer of this CLIP; without, that of the model of --from, or a new one is trained.
         seed: of weights, order and chance.
     """
 
@@ -64,8 +65,7 @@ def clip(
         config = PRESETS["emoji"]
         source = open_set(data, config.size, scenes)
         if tokenizer_of is not None:
-            plain = next(iter(read_model(tokenizer_of).parts.values())).extra("tokenizer.json")  # noqa: S610 - no database here
-            tokenizer = BytePairTokenizer.from_json(plain)
+            tokenizer = load_tokenizer(read_model(find_model(tokenizer_of)))
         else:
             tokenizer = BytePairTokenizer.train(some_captions(source, captions, seed), config.vocab)
         network = CLIP(config)
@@ -97,7 +97,10 @@ def clip(
             finish=finish,
         )
 
-    return (Stage(name="clip", out=out, build=build),)
+    def stamps() -> dict[str, str]:
+        return stamps_of(data, scenes=scenes, captions=captions, tokenizer_of=tokenizer_of)
+
+    return (Stage(name="clip", part="clip", out=out, stamps=stamps, build=build),)
 
 
 def taught_sentences(source: PictureSet, seed: int) -> tuple[Sequence[str], Tensor] | None:

@@ -1,5 +1,6 @@
 """The KL autoencoder between 64 px RGBA pictures and an 8x8x8 grid."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from opendalle.codec.objective import CodecLossConfig, CodecObjective
 from opendalle.data.loading import LoadingConfig, PictureBatches
 from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
-from opendalle.recipes.data import open_set, pictures_of
+from opendalle.recipes.data import open_set, pictures_of, stamps_of
 from opendalle.recipes.stage import Stage, Work
 from opendalle.training.config import AdamWConfig, TrainConfig
 
@@ -87,7 +88,8 @@ def codec(
             finish=finish,
         )
 
-    return (Stage(name="codec", out=out, build=build),)
+    stamps = partial(stamps_of, data, decoder_only=decoder_only)
+    return (Stage(name="codec", part="codec", out=out, stamps=stamps, build=build),)
 
 
 if __name__ == "__main__":

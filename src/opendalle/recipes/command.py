@@ -7,59 +7,67 @@ import argparse
 import inspect
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from opendalle.base.errors import OpenDalleError
-from opendalle.recipes.stage import Passage, Stage, walk
+from opendalle.base.errors import BadRequest, OpenDalleError, require
+from opendalle.base.records import TrainStep
+from opendalle.recipes.places import going_on, runs_beside
+from opendalle.recipes.stage import Passage, Recipe, embark
 from opendalle.training.config import Upkeep
 
-Recipe = Callable[..., tuple[Stage, ...]]
 TELL_SECONDS = 10.0  # between two lines of progress
 
 
 def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> None:
-    """Run a recipe and leave the process: 0 when done or saved, 2 for wrong use.
+    """Run a recipe and leave the process.
+
+    0: done, or saved by the clock or the first Ctrl-C; 1: stopped where nothing could be saved; 2: wrong use.
 
     Args:
         recipe: the function.
         arguments: instead of the command line's.
     """
     asked = vars(_parser(recipe).parse_args(arguments))
-    threads, resume, warm = asked.pop("threads"), asked.pop("resume"), asked.pop("from")
-    upkeep = {name: asked.pop(name) for name in ("max_minutes", "save_minutes", "show_every", "tensorboard")}
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
     out: Path = asked["out"]
-    passage = Passage(
-        runs=runs_beside(out),
-        resume=resume,
-        warm=warm,
-        upkeep=Upkeep(**upkeep),
-    )
-    if warm is not None and "like" in asked and asked["like"] is None:
-        asked["like"] = warm  # a DALL·E 2 to begin from brings its CLIP, codec and upsampler
-    told = 0.0
     try:
-        for step in walk(recipe(**asked), passage):
-            if time.monotonic() - told >= TELL_SECONDS or step.saved:
-                told = time.monotonic()
-                losses = "  ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
-                left = f"{step.seconds_left / 60:.0f} min left" if step.seconds_left is not None else ""
-                speed = f"{step.pictures_per_second:.0f} pictures/s"
-                print(f"{step.stage} {step.pictures:>9,}  {losses}  {speed}  {left}", flush=True)
+        passage = _passage(asked)
+        _follow(embark(recipe, asked, passage))
     except OpenDalleError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    print(out if out.exists() else f"saved in {passage.runs}; go on with --resume", flush=True)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(1)
+    print(out if out.exists() else going_on(passage.runs), flush=True)
 
 
-def runs_beside(out: Path) -> Path:
-    """Return where the run folders of a model lie: beside it, so that they are found again."""
-    return out.parent / f"{out.name}.runs"
+def _passage(asked: dict[str, Any]) -> Passage:
+    """Take from the flags those that every recipe has."""
+    threads, resume, warm = asked.pop("threads"), asked.pop("resume"), asked.pop("from")
+    upkeep = Upkeep(**{name: asked.pop(name) for name in ("max_minutes", "save_minutes", "show_every", "tensorboard")})
+    if warm is not None and resume is not None:
+        raise BadRequest("--from and --resume together", "one of them", "A resumed run has its weights already.")
+    if threads is not None:
+        require(threads >= 1, f"--threads {threads}", "1 or more")
+        import torch
+
+        torch.set_num_threads(threads)
+    runs = resume if isinstance(resume, Path) else runs_beside(asked["out"])
+    return Passage(runs=runs, resume=resume is not None, warm=warm, upkeep=upkeep)
+
+
+def _follow(steps: Iterable[TrainStep]) -> None:
+    """Print how far a run has come, now and then."""
+    told = 0.0
+    for step in steps:
+        if time.monotonic() - told >= TELL_SECONDS or step.saved:
+            told = time.monotonic()
+            losses = "  ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
+            left = f"{step.seconds_left / 60:.0f} min left" if step.seconds_left is not None else ""
+            speed = f"{step.pictures_per_second:.0f} pictures/s"
+            print(f"{step.stage} {step.pictures:>9,}  {losses}  {speed}  {left}", flush=True)
 
 
 def _parser(recipe: Recipe) -> argparse.ArgumentParser:
@@ -84,9 +92,16 @@ def _parser(recipe: Recipe) -> argparse.ArgumentParser:
             default=None if required else parameter.default,
             help=told.get(name),
         )
-    parser.add_argument("--from", type=Path, help="begin with the weights of this model folder")
-    parser.add_argument("--resume", action="store_true", help="go on with the runs that are there, bit for bit")
-    parser.add_argument("--max-minutes", type=float, help="save and stop after so long")
+    parser.add_argument("--from", type=Path, help="begin with the weights of this model: a bundled one, or a folder")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        type=Path,
+        const=True,
+        metavar="FOLDER",
+        help="go on with these runs, or those beside the model, bit for bit",
+    )
+    parser.add_argument("--max-minutes", type=float, help="save and stop after so long, all stages together")
     parser.add_argument("--save-minutes", type=float, default=10.0, help="minutes between saves")
     parser.add_argument("--show-every", type=int, default=0, help="pictures between sheets of samples; 0: none")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard events beside the log")

@@ -1,6 +1,6 @@
 """DALL·E 2: prior and decoder over a trained CLIP and codec; with what is missing of those trained first."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from opendalle.base.axes import Embeddings, Mask, States, Tokens
+from opendalle.base.errors import BadModel, require
 from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
 from opendalle.clip.model import CLIP
@@ -27,8 +28,9 @@ from opendalle.pretrained.kinds import find_model, load_folder, load_network, lo
 from opendalle.recipes.card import card_of
 from opendalle.recipes.clip import clip as clip_recipe
 from opendalle.recipes.codec import codec as codec_recipe
-from opendalle.recipes.command import main, runs_beside
-from opendalle.recipes.data import PairBatches, open_set, some_captions, write_pairs
+from opendalle.recipes.command import main
+from opendalle.recipes.data import PairBatches, open_set, some_captions, stamps_of, write_pairs
+from opendalle.recipes.places import runs_beside, say
 from opendalle.recipes.stage import Stage, Work
 from opendalle.recipes.upsampler import upsampler as upsampler_recipe
 from opendalle.samplers.analytic import measure_noise_power
@@ -92,7 +94,11 @@ def dalle2(
         batch_size: pictures a step.
         learning_rate: at its top.
         seed: of weights, order and chance.
+
+    Raises:
+        BadConfig: when there are no pairs.
     """
+    require(pairs >= 1, f"pairs is {pairs}", "1 or more")
     stages: list[Stage] = []
     given = siblings_of(like) if like is not None else {}
     given |= {role: place for role, place in zip(SIBLINGS, (clip, codec, upsampler), strict=True) if place is not None}
@@ -116,9 +122,7 @@ def dalle2(
         learning_rate=learning_rate,
         seed=seed,
     )
-    stages.append(Stage(name="prior", out=plan.prior_place, build=plan.prior))
-    stages.append(Stage(name="decoder", out=out, build=plan.decoder))
-    return tuple(stages)
+    return (*stages, *plan.stages())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +145,47 @@ class Plan:
     def prior_place(self) -> Path:
         """Where the prior lies until the decoder joins it."""
         return self.out.parent / f"{self.out.name}-prior"
+
+    def stages(self) -> tuple[Stage, Stage]:
+        """Return the prior's stage and the decoder's."""
+        shared = {"stamps": self.stamps, "prepare": self.encode}
+        return (
+            Stage(name="prior", part="prior", out=self.prior_place, build=self.prior, **shared),
+            Stage(name="decoder", part="decoder", out=self.out, build=self.decoder, **shared),
+        )
+
+    def stamps(self) -> dict[str, str]:
+        """Say what the pairs are made of: the set, how it is drawn from, and by which networks."""
+        networks = {role: Path(self.places[role]) for role in ("clip", "codec")}
+        drawn = {"pairs": self.pairs, "scenes": self.scenes, "styles": self.styles, "seed": self.seed}
+        return stamps_of(self.data, **networks, **drawn)
+
+    def encode(self, stop: Callable[[], bool]) -> bool:
+        """Compute the pairs if no earlier stage has.
+
+        Args:
+            stop: asked now and then whether to stop.
+
+        Returns:
+            Whether they are all there; what has been computed is kept.
+        """
+        if self._pairs_place.exists():
+            return True
+        shared = Shared(self.places)
+        source = open_set(self.data, shared.codec.picture_size, self.scenes, self.styles)
+        whole = write_pairs(
+            self._pairs_place,
+            source,
+            shared,
+            count=self.pairs,
+            seed=self.seed,
+            stamps=self.stamps(),
+            tell=self._tell,
+            stop=stop,
+        )
+        if not whole:
+            say("stopped while pairs were encoded; those that are done are kept")
+        return whole
 
     def prior(self) -> Work:
         """Build the prior's run."""
@@ -197,16 +242,16 @@ class Plan:
         )
 
     def _open(self) -> tuple["Shared", EmbeddingStore]:
-        """Load the siblings, and compute the pairs if no earlier stage has."""
-        shared, place = Shared(self.places), runs_beside(self.out) / "pairs"
-        if not place.exists():
-            source = open_set(self.data, shared.codec.picture_size, self.scenes, self.styles)
-            write_pairs(place, source, shared, count=self.pairs, seed=self.seed, tell=self._tell)
-        return shared, EmbeddingStore(place, stamps=shared.stamps)
+        """Load the siblings and the pairs."""
+        return Shared(self.places), EmbeddingStore(self._pairs_place, stamps=self.stamps())
+
+    @property
+    def _pairs_place(self) -> Path:
+        return runs_beside(self.out) / "pairs"
 
     def _tell(self, done: int) -> None:
         if done % 5_120 == 0:
-            print(f"encoded {done:,} of {self.pairs:,}", flush=True)
+            say(f"encoded {done:,} of {self.pairs:,}")
 
     def _train_config(self, length: int, weight_decay: float) -> TrainConfig:
         return TrainConfig(
@@ -225,8 +270,14 @@ def siblings_of(model: Path) -> dict[str, Path]:
 
     Args:
         model: its folder, or a bundled name.
+
+    Raises:
+        BadModel: when it is no DALL·E 2.
     """
     folder = read_model(find_model(model))
+    if folder.kind != "dalle2":
+        came = f"{folder.path} of kind {folder.kind!r}, to take CLIP, codec and upsampler from"
+        raise BadModel(came, "a DALL·E 2", "Other models are given by --clip, --codec and --upsampler.")
     named = folder.part("pipeline").config["siblings"]
     return {role: find_model(about["name"], beside=folder.path) for role, about in named.items()}
 
@@ -243,7 +294,6 @@ class Shared:
         self.clip: CLIP = load_folder(clip)
         self.codec: Codec = load_folder(codec)
         self.tokenizer: BytePairTokenizer = load_tokenizer(clip)
-        self.stamps = {"clip": clip.sha256, "codec": codec.sha256}
         empty = self.tokenizer.pack([""], self.clip.config.context)
         self.empty = torch.from_numpy(empty.ids)[0], torch.from_numpy(empty.mask)[0]
 
@@ -289,7 +339,7 @@ def write_dalle2(
     named = {role: read_model(find_model(place)) for role, place in places.items()}
     measured = prior.part("prior").extra(NOISE_POWER)  # noqa: S610 - no database here
     settings = replace(SETTINGS, prior=replace(SETTINGS.prior, **measured))
-    siblings = {role: {"name": model.path.name, "sha256": model.sha256} for role, model in named.items()}
+    siblings = {role: {"name": model.path.resolve().name, "sha256": model.sha256} for role, model in named.items()}
     parts = {
         "prior": Part(to_plain(network.config), network.state_dict(), storage="int8-row"),
         "decoder": Part(to_plain(decoder.config), decoder.state_dict(), storage="int8-row"),

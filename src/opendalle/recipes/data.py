@@ -1,5 +1,7 @@
 """What recipes read: any picture set, as the batches that each objective wants."""
 
+import hashlib
+import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,23 +17,26 @@ from torch import Tensor
 
 from opendalle.base.axes import Pictures
 from opendalle.base.errors import require
+from opendalle.checkpoint.folder import read_model
 from opendalle.clip.model import CLIP
 from opendalle.clip.objective import CaptionedBatch, SentenceBatch
 from opendalle.codec.protocol import Codec
 from opendalle.dalle2.objectives import PairBatch
-from opendalle.data.embeddings import EmbeddingStore, write_store
+from opendalle.data.embeddings import EmbeddingStore, StoreWriter
 from opendalle.data.emoji.dataset import EmojiSet, EmojiSetConfig
 from opendalle.data.emoji.truth import SCENE_KINDS
 from opendalle.data.emoji.world import World
 from opendalle.data.folder import FolderSet, FolderSetConfig
-from opendalle.data.loading import LoadingConfig, PictureBatches
+from opendalle.data.loading import Batch, LoadingConfig, PictureBatches
 from opendalle.data.order import SampleOrder
 from opendalle.data.sets import PictureSet
 from opendalle.pictures import composite, from_array
+from opendalle.pretrained.kinds import find_model
 from opendalle.tokenizers.bpe import BytePairTokenizer
+from opendalle.training.precision import autocast_dtype
 from opendalle.upsampling.objective import ScalePair
 
-PIECE = 256  # pictures encoded at once while pairs are computed
+PIECE, PIECES = 256, 16  # pictures encoded at once while pairs are computed, and how often until they are written
 
 
 def is_world(data: Path) -> bool:
@@ -60,6 +65,31 @@ def open_set(data: Path, size: int, scenes: float | None = None, styles: str | N
             config = replace(config, styles=tuple(styles.split(",")))
         return EmojiSet(World(data), config)
     return FolderSet(data, FolderSetConfig(size=size, crop="random"))
+
+
+def stamps_of(data: Path, **settings: Any) -> dict[str, str]:
+    """Write down what a run learns from, so that it goes on only with the same.
+
+    Args:
+        data: an emoji world, which has a stamp, or a folder, whose names, sizes and captions are hashed.
+        **settings: what else makes its batches; of a model (a Path) the sha256 counts, wherever it lies.
+
+    Raises:
+        BadData: when it is neither.
+        BadModel: when there is no such model.
+    """
+    models = {name: read_model(find_model(one)).sha256 for name, one in settings.items() if isinstance(one, Path)}
+    return {"set": _stamp_of_set(data), **{name: str(one) for name, one in settings.items()}, **models}
+
+
+def _stamp_of_set(data: Path) -> str:
+    if is_world(data):
+        return World(data).stamp
+    told = [
+        (entry.picture.relative_to(data).as_posix(), entry.picture.stat().st_size, entry.captions)
+        for entry in FolderSet(data, FolderSetConfig(size=1)).entries
+    ]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def with_scenes(kinds: Mapping[str, float], share: float) -> dict[str, float]:
@@ -204,7 +234,6 @@ class Encoders(Protocol):
     clip: CLIP
     codec: Codec
     tokenizer: BytePairTokenizer
-    stamps: dict[str, str]  # role -> sha256 of its model
 
 
 def write_pairs(
@@ -214,8 +243,10 @@ def write_pairs(
     *,
     count: int,
     seed: int,
+    stamps: Mapping[str, str],
     tell: Callable[[int], None] = lambda done: None,
-) -> None:
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
     """Compute what prior and decoder train on, once: embedding, grid and tokens of `count` draws of a set.
 
     Args:
@@ -224,35 +255,47 @@ def write_pairs(
         encoders: CLIP, codec and tokenizer.
         count: draws, rounded up to whole pieces.
         seed: of the order.
+        stamps: of all that makes the pairs; what was computed earlier with the same ones is not computed again.
         tell: called with the number of draws done.
+        stop: asked after each piece whether to stop.
+
+    Returns:
+        Whether the store is whole; if not, it goes on where it stopped when called again.
     """
-    clip, codec = encoders.clip, encoders.codec
-
-    def pieces() -> Iterator[dict[str, np.ndarray]]:
-        size = min(PIECE, count)
-        loading = LoadingConfig(batch_size=size, seed=seed, channels=codec.picture_channels)
-        batches = PictureBatches(pictures, loading)
-        gathered: list[dict[str, np.ndarray]] = []
-        for number in range(-(-count // size)):
-            batch = batches.batch(number)
-            with torch.no_grad():
-                z, grid = clip.encode_pictures(batch.pictures), codec.encode(batch.pictures)
-            ids, mask = encoders.tokenizer.pack(list(batch.captions), clip.config.context)
-            lengths = mask.sum(axis=1)
-            gathered.append(
-                {
-                    "z": z.numpy().astype(np.float16),
-                    "grid": grid.numpy().astype(np.float16),
-                    "ids": ids.astype(np.int32),
-                    "length": lengths.astype(np.int32),
-                }
-            )
+    size, gathered = min(PIECE, count), list[dict[str, np.ndarray]]()
+    writer = StoreWriter(out, stamps=stamps)
+    first, last = writer.rows // size, -(-count // size)
+    loading = LoadingConfig(batch_size=size, seed=seed, channels=encoders.codec.picture_channels, prefetch=2)
+    batches = PictureBatches(pictures, loading)(first)
+    try:
+        for number in range(first, last):
+            gathered.append(_encoded(next(batches), encoders))
             tell((number + 1) * size)
-            if len(gathered) == 16 or number == -(-count // size) - 1:
-                yield {name: np.concatenate([one[name] for one in gathered]) for name in gathered[0]}
+            stopping = number + 1 < last and stop()
+            if stopping or len(gathered) == PIECES or number + 1 == last:
+                writer.add({name: np.concatenate([one[name] for one in gathered]) for name in gathered[0]})
                 gathered = []
+            if stopping:
+                return False
+        writer.finish()
+        return True
+    finally:
+        batches.close()
+        writer.close()
 
-    write_store(out, pieces(), stamps=encoders.stamps)
+
+def _encoded(batch: Batch, encoders: Encoders) -> dict[str, np.ndarray]:
+    clip, device = encoders.clip, batch.pictures.device.type
+    dtype = autocast_dtype("auto", clip.log_scale.device)  # as the networks that learn from the pairs compute
+    with torch.no_grad(), torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+        z, grid = clip.encode_pictures(batch.pictures), encoders.codec.encode(batch.pictures)
+    ids, mask = encoders.tokenizer.pack(list(batch.captions), clip.config.context)
+    return {
+        "z": z.float().numpy().astype(np.float16),
+        "grid": grid.float().numpy().astype(np.float16),
+        "ids": ids.astype(np.int32),
+        "length": mask.sum(axis=1).astype(np.int32),
+    }
 
 
 class PairBatches:

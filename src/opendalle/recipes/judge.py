@@ -1,6 +1,7 @@
 """The judge that scores pictures: trained apart from every network that draws, conditions, reranks or filters."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from opendalle.evaluation.judge_objective import JudgeBatch, JudgeObjective, Jud
 from opendalle.pretrained.kinds import find_model, load_folder
 from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
-from opendalle.recipes.data import is_world
+from opendalle.recipes.data import is_world, stamps_of
 from opendalle.recipes.stage import Stage, Work
 from opendalle.training.config import AdamWConfig, TrainConfig
 
@@ -97,7 +98,8 @@ def judge(
             finish=finish,
         )
 
-    return (Stage(name="judge", out=out, build=build),)
+    stamps = partial(stamps_of, data, codec=codec, size=size)
+    return (Stage(name="judge", part="judge", out=out, stamps=stamps, build=build),)
 
 
 @torch.no_grad()

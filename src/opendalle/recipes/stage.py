@@ -4,23 +4,34 @@ A recipe is a tuple of stages.  Each stage is built only when the run reaches it
 has written, and a stage whose model is already there is done: so a long recipe can be cut into pieces anywhere.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
-from opendalle.base.errors import BadRequest
+from opendalle.base.errors import BadModel, BadRequest
 from opendalle.base.protocols import Objective
 from opendalle.base.records import TrainStep
 from opendalle.checkpoint.folder import ModelFolder, read_model
-from opendalle.pictures import contact_sheet
+from opendalle.checkpoint.places import SHORT_FOR, bundled_folder, find_model
+from opendalle.pictures import contact_sheet, refuse_existing
+from opendalle.recipes.places import is_begun, refuse_other_data, runs_of, say, warm_model_of
 from opendalle.training.batches import Batches
 from opendalle.training.config import TrainConfig, Upkeep
 from opendalle.training.ema import EMA
 from opendalle.training.loop import Show, train
 from opendalle.training.start import open_run, warm_start
+from opendalle.training.stop import Stop
+
+BROUGHT = ("like", "tokenizer_of")  # parameters of recipes that a warm start stands in for
+Recipe = Callable[..., tuple["Stage", ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +50,46 @@ class Stage:
     """One run of a recipe."""
 
     name: str  # of the run folder, and of the progress line
+    part: str  # of its model, and of a warm start's: the network that it trains
     out: Path  # the model folder that it leaves
+    stamps: Callable[[], Mapping[str, str]]  # what its data are made of; a resumed run must have the same
     build: Callable[[], Work]  # called when the run reaches this stage
+    prepare: Callable[[Callable[[], bool]], bool] | None = None  # before `build`; asks whether to stop, says if done
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
     """How the stages of one command are walked."""
 
-    runs: Path  # where the run folders lie, one a stage
+    runs: Path  # where the run folders lie, one a stage; for a resume also one of them
     resume: bool = False  # go on with the run folders that are there
-    warm: Path | None = None  # begin with this model's weights, wherever a stage trains one of its parts
-    upkeep: Upkeep = field(default_factory=Upkeep)
+    warm: str | Path | None = None  # begin with this model's weights, wherever a stage trains one of its parts
+    upkeep: Upkeep = field(default_factory=Upkeep)  # its minutes are those of all stages together
+
+
+def embark(recipe: Recipe, settings: Mapping[str, Any], passage: Passage) -> Iterator[TrainStep]:
+    """Set a recipe's parameters, walk its stages and yield every optimiser step.
+
+    A warm start brings what goes with its weights: a DALL·E 2 its siblings, a CLIP its tokenizer.
+
+    Args:
+        recipe: the function.
+        settings: its parameters.
+        passage: where and how.
+
+    Raises:
+        BadModel: when there is no such model to begin from.
+    """
+    warm = find_model(passage.warm) if passage.warm is not None else None
+    if warm is None and passage.resume and (begun_from := warm_model_of(passage.runs)) is not None:
+        with suppress(BadModel):  # one that is gone is missed by those alone who have not begun
+            warm = find_model(begun_from)
+        warm = warm or Path(begun_from)
+    if warm is not None:
+        known = inspect.signature(recipe).parameters
+        brought = {name: warm for name in BROUGHT if name in known and settings.get(name) is None}
+        settings = {**settings, **brought}
+    yield from walk(recipe(**settings), replace(passage, warm=warm))
 
 
 def walk(stages: Sequence[Stage], passage: Passage) -> Iterator[TrainStep]:
@@ -61,27 +100,81 @@ def walk(stages: Sequence[Stage], passage: Passage) -> Iterator[TrainStep]:
         passage: where and how.
 
     Raises:
-        BadRequest: when a run folder is there and nobody asked to resume it.
+        BadRequest: when a run folder is there and nobody asked to resume it, or it cannot be resumed, or something
+            else lies where a model is to be written.
         BadModel: when a warm start's weights are another network's.
     """
+    left = [stage for stage in stages if not _is_done(stage)]
     for stage in stages:
-        if (stage.out / "model.json").is_file():
-            continue
-        for step in _run(stage, passage):
+        if stage not in left:
+            say(f"{stage.name}: nothing to do, the model {stage.out} is there")
+    if left and passage.resume:
+        passage = replace(passage, runs=runs_of(passage.runs, [stage.name for stage in stages]))
+        _refuse_gap(left, passage)
+    if passage.warm is not None and any(not is_begun(passage.runs / stage.name) for stage in left):
+        _refuse_stranger(stages, read_model(find_model(passage.warm)))
+    minutes = passage.upkeep.max_minutes
+    deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    for number, stage in enumerate(left):
+        if number and time.monotonic() >= deadline:
+            return
+        for step in _run(stage, passage, deadline):
             yield replace(step, stage=stage.name)
-        if not (stage.out / "model.json").is_file():  # stopped by the clock or by hand: saved, to be resumed
+        if not _is_done(stage):  # stopped by the clock or by hand: saved, to be resumed
             return
 
 
-def _run(stage: Stage, passage: Passage) -> Iterator[TrainStep]:
-    work, folder = stage.build(), passage.runs / stage.name
-    resume = passage.resume and folder.exists()
-    if folder.exists() and not resume:
-        raise BadRequest(f"a run in {folder}", "a new folder", "Go on with it by --resume, or delete it.")
+def _is_done(stage: Stage) -> bool:
+    """Whether a stage's model is there; whatever else lies in its place is refused before hours of work."""
+    if not (stage.out / "model.json").is_file():
+        refuse_existing(stage.out)
+        return False
+    model = read_model(stage.out)
+    if stage.part not in model.parts:
+        raise BadRequest(f"{stage.out}, a model of kind {model.kind!r}", f"a name that is free for {stage.name}")
+    return True
+
+
+def _refuse_gap(left: Sequence[Stage], passage: Passage) -> None:
+    """Refuse to begin a stage afresh while a later one has begun: that one knows another model in its place."""
+    afresh: str | None = None
+    for stage in left:
+        if not is_begun(passage.runs / stage.name):
+            afresh = afresh or stage.name
+        elif afresh is not None:
+            raise BadRequest(
+                f"a resume of {passage.runs} that would begin {afresh} afresh, though {stage.name} has begun",
+                f"the same command as before, with the {afresh} that it had",
+            )
+
+
+def _refuse_stranger(stages: Sequence[Stage], model: ModelFolder) -> None:
+    if not any(stage.part in model.parts for stage in stages):
+        raise BadRequest(
+            f"{model.path} of kind {model.kind!r}, with {', '.join(sorted(model.parts))}, to begin from",
+            "a model with " + " or ".join(stage.part for stage in stages),
+        )
+
+
+def _run(stage: Stage, passage: Passage, deadline: float) -> Iterator[TrainStep]:
+    folder = passage.runs / stage.name
+    resume = passage.resume and is_begun(folder)
+    if folder.exists() and not passage.resume:
+        raise BadRequest(f"a run in {folder}", "a new folder", f"Go on with it by --resume {passage.runs}.")
+    stamps = dict(stage.stamps())
+    if resume:
+        refuse_other_data(folder, stamps)
+    if stage.prepare is not None:
+        with Stop(_minutes_until(deadline)) as stop:
+            if not stage.prepare(lambda: stop.wanted):
+                return
+    work, begun_from = stage.build(), None
     if passage.warm is not None and not resume:
-        _begin_warm(work, read_model(passage.warm))
+        model = read_model(find_model(passage.warm))
+        begun_from = _name(model.path)
+        _begin_warm(work, model)
     averages = EMA(work.objective.groups, work.config.ema_halflife, work.config.ema_rampup)
-    run = open_run(folder, {"stage": stage.name}, resume=resume)
+    run = open_run(folder, {"stage": stage.name, "data": stamps, "from": begun_from}, resume=resume)
     try:
         pictures = 0
         steps = train(
@@ -90,7 +183,7 @@ def _run(stage: Stage, passage: Passage) -> Iterator[TrainStep]:
             work.config,
             run,
             resume=resume,
-            upkeep=passage.upkeep,
+            upkeep=replace(passage.upkeep, max_minutes=_minutes_until(deadline)),
             ema=averages,
             show=sheets(work, folder / "samples"),
         )
@@ -104,6 +197,16 @@ def _run(stage: Stage, passage: Passage) -> Iterator[TrainStep]:
                 work.finish()
     finally:
         run.close()
+
+
+def _minutes_until(deadline: float) -> float | None:
+    """Return what is left, never nothing: a stage that has been reached makes a step before it is saved."""
+    return None if deadline == math.inf else max((deadline - time.monotonic()) / 60, 1e-9)
+
+
+def _name(model: Path) -> str:
+    """Name a model so that it is found again: bundled ones move with the package."""
+    return model.name.removesuffix(SHORT_FOR) if model.parent == bundled_folder() else str(model.resolve())
 
 
 def sheets(work: Work, folder: Path) -> Show | None:

@@ -1,5 +1,6 @@
 """The upsampler from 64 to 256 px, trained on crops of the artwork at full size."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from opendalle.diffusion.schedules import schedule_from_name
 from opendalle.pretrained.kinds import find_model, load_folder
 from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
-from opendalle.recipes.data import ScaleBatches, open_set, pictures_of
+from opendalle.recipes.data import ScaleBatches, open_set, pictures_of, stamps_of
 from opendalle.recipes.stage import Stage, Work
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.sample import last_state, sample
@@ -98,7 +99,8 @@ def upsampler(
             finish=finish,
         )
 
-    return (Stage(name="upsampler", out=out, build=build),)
+    stamps = partial(stamps_of, data, codec=codec, crops=crops)
+    return (Stage(name="upsampler", part="upsampler", out=out, stamps=stamps, build=build),)
 
 
 if __name__ == "__main__":

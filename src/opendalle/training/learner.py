@@ -163,13 +163,24 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> N
     Raises:
         BadModel: for missing, unexpected or differently shaped weights.
     """
-    try:
-        module.load_state_dict(dict(state), strict=True)
-    except RuntimeError as error:
-        reasons = " ".join(str(error).split())
+    own = module.state_dict()
+    wrong = [
+        f"{key} is {_sides(state[key])}, not {_sides(one)}"
+        for key, one in own.items()
+        if key in state and state[key].shape != one.shape
+    ]
+    wrong += [f"{key} is missing" for key in own if key not in state]
+    wrong += [f"{key} is unknown" for key in state if key not in own]
+    if wrong:
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise BadModel(
-            f"weights that do not fit the network {name!r} ({reasons[:400]})", "weights of a network of the same config"
-        ) from None
+            f"weights that do not fit the network {name!r}: {wrong[0]}{more}", "weights of a network of the same config"
+        )
+    module.load_state_dict(dict(state), strict=True)
+
+
+def _sides(tensor: Tensor) -> str:
+    return "x".join(str(side) for side in tensor.shape) or "one number"
 
 
 def _needed(state: RunState, stem: str) -> Mapping[str, Tensor]:

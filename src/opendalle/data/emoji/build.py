@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from opendalle.base.errors import BadData
+from opendalle.base.errors import BadData, require
 from opendalle.data.emoji.artwork import FULL_SIZE, Draw, open_style
 from opendalle.data.emoji.catalogue import Words, read_words
 from opendalle.data.emoji.colours import colours_of_picture
@@ -58,14 +58,16 @@ def build_world(
         packages: folder of unpacked packages, `NAME-VERSION/package/...`, as `fetch_packages` leaves it.
         out: where the world goes; must not exist.
         holdout: what to hold out; None: the shares of the bundled models.
-        limit: build only this many concepts (for a quick look); None: all.
+        limit: build only this many concepts (for a quick look), at least 1; None: all.
 
     Yields:
         BuildStep: one record a concept, then one with the finished folder.
 
     Raises:
+        BadConfig: when the limit leaves none.
         BadData: when a package is missing or `out` exists.
     """
+    require(limit is None or limit >= 1, f"limit is {limit}", "1 or more")
     words = read_words(packages / _words_folder() / "package")[:limit]
     draws = {style: open_style(packages / source_of_style(style).folder / "package", style) for style in STYLES}
     yield from write_world(words, draws, out, holdout=holdout or HoldoutConfig(), sources=[asdict(s) for s in SOURCES])
