@@ -44,8 +44,16 @@ def _flags_of_request() -> type:
 
 
 def whole_number(_: type, tokens: Sequence[Token]) -> int:
+    """Read a whole number as typed: left to itself, cyclopts rounds 1.5 to 2.
+
+    Args:
+        tokens: what was typed after the flag; the first counts.
+
+    Raises:
+        ValueError: when it is no whole number; cyclopts makes a line of it.
+    """
     try:
-        return int(tokens[0].value)  # left to itself, cyclopts rounds 1.5 to 2
+        return int(tokens[0].value)
     except ValueError:
         raise ValueError(f"{tokens[0].value!r} is no whole number") from None
 

@@ -39,7 +39,7 @@ from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.training.config import AdamWConfig, TrainConfig
 
 SETTINGS = Dalle2Config(
-    prior=StageSettings(prediction="x0", steps=16, sampler="ddim", guidance=1.0, clip=5.0),
+    prior=StageSettings(prediction="x0", steps=16, sampler="ddim", guidance=2.0, clip=5.0),
     decoder=StageSettings(prediction="v", steps=20, sampler="ddim", guidance=3.0),
     upsampler=StageSettings(prediction="x0", steps=8, sampler="ddim", clip=1.0),
 )
