@@ -73,10 +73,12 @@ def test_many_prompts_want_one_seed_and_one_picture_each(dalle: Dalle2, asked: d
 
 
 def test_time_spent_with_a_preview_is_not_the_decoders(dalle: Dalle2) -> None:
+    seen = []
     for sample in dalle.generate("a red apple", previews=1, **SMALL):
-        if sample.is_preview:
-            time.sleep(0.5)
-    assert sum(sample.seconds.values()) < 0.5
+        seen.append(sample)
+        time.sleep(0.5)
+    assert [sample.is_preview for sample in seen] == [True, False]
+    assert sum(seen[-1].seconds.values()) < 0.5
 
 
 def test_the_kept_embedding_is_the_nearest_candidate(dalle: Dalle2) -> None:

@@ -42,7 +42,9 @@ class OwnBackward(Plain):
 
 
 def test_the_loop_equals_a_plain_one(batches: Callable) -> None:
-    config = TrainConfig(pictures=80, batch_size=8, accumulate=2, decay="constant", clip=0.5)
+    config = TrainConfig(
+        pictures=80, batch_size=8, accumulate=2, decay="constant", clip=0.5, precision="float32"
+    )  # auto is bfloat16 on some processors
     ours, plain = Plain(), Plain()
     steps = list(train(ours, batches, config))
     optimiser = torch.optim.AdamW(plain.net.parameters(), lr=3e-4, betas=(0.9, 0.99), weight_decay=0.01)
