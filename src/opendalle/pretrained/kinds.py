@@ -16,7 +16,6 @@ from torch import nn
 from opendalle.base.errors import BadConfig, BadModel
 from opendalle.checkpoint.configs import from_plain
 from opendalle.checkpoint.folder import ModelFolder, StoredPart, read_model
-from opendalle.checkpoint.places import bundled_folder as bundled_folder
 from opendalle.checkpoint.places import find_model, is_plain
 from opendalle.clip.model import CLIP, CLIPConfig
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
