@@ -167,7 +167,8 @@ def test_gradient_caching_gives_the_gradients_of_the_whole_batch(chunk: int, ful
         found = gradients(objective)
         assert found.keys() == wanted.keys()
         for name, gradient in found.items():
-            torch.testing.assert_close(gradient, wanted[name], atol=1e-5, rtol=1e-4, msg=name)
+            size = wanted[name].abs().max().item()  # sums in another order differ by it, not by each entry
+            torch.testing.assert_close(gradient, wanted[name], atol=1e-4 * size + 1e-6, rtol=1e-3, msg=name)
         for name, loss in told.total.items():
             assert not loss.requires_grad
             torch.testing.assert_close(loss, losses.total[name].detach())

@@ -15,7 +15,7 @@ from opendalle.training.config import AdamWConfig, TrainConfig, Upkeep
 from opendalle.training.diverged import Diverged
 from opendalle.training.ema import EMA
 from opendalle.training.loop import train
-from opendalle.training.precision import autocast_dtype
+from opendalle.training.precision import autocast_dtype, is_bfloat16_fast
 from opendalle.training.start import open_run, warm_start
 
 
@@ -181,9 +181,15 @@ def test_batches_are_moved_however_they_are_wrapped() -> None:
 
 def test_bfloat16_is_taken_only_where_it_is_fast(monkeypatch: pytest.MonkeyPatch, batches: Callable) -> None:
     cpu = torch.device("cpu")
-    for fast in (True, False):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    kinds = (
+        ({}, False),
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": True, "avx512_fp16": True, "amx_bf16": True}, True),
+        ({"avx512_bf16": True, "avx512_fp16": True, "amx_bf16": False}, False),
+    )
+    for has, fast in kinds:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
+        assert is_bfloat16_fast(cpu) is fast
         assert autocast_dtype("auto", cpu) == (torch.bfloat16 if fast else None)
     assert autocast_dtype("float32", cpu) is None
     seen = []

@@ -60,13 +60,10 @@ def _device() -> str:
 def _bfloat16() -> str:
     import torch
 
-    if torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = any(
-            getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        )
-    return "native" if native else "not native here; float32 is used"
+    from opendalle.training.precision import is_bfloat16_fast
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "fast" if is_bfloat16_fast(device) else "no faster here; float32 is used"
 
 
 def _disk() -> str:
