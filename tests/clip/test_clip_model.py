@@ -133,7 +133,7 @@ def test_openai_count() -> None:
 
 def test_emoji_preset_is_small() -> None:
     with torch.device("meta"):
-        assert sum(p.numel() for p in CLIP(PRESETS["emoji"]).parameters()) < 10_000_000
+        assert sum(p.numel() for p in CLIP(PRESETS["emoji"]).parameters()) < 12_000_000
 
 
 def test_padding_and_what_follows_the_end_change_nothing() -> None:

@@ -19,7 +19,7 @@ from opendalle.clip import (
     measure_retrieval,
 )
 from opendalle.clip.distillation import TextDistillation, TextDistillationConfig
-from opendalle.clip.losses import contrastive_loss, relation_loss, same_meaning
+from opendalle.clip.losses import Known, contrastive_loss, describes, relation_loss
 
 TINY = CLIPConfig(
     embed=12,
@@ -68,24 +68,27 @@ def full_batch() -> CaptionedBatch:
     )
 
 
-def plain_contrast(p, t, scale, same, duplicates, hard) -> torch.Tensor:
-    """The same loss, one logit at a time."""
+def plain_contrast(p, t, scale, true, duplicates, hard) -> torch.Tensor:
+    """The same loss, one logit at a time; true[i][j]: caption j is true of picture i."""
     num = len(p)
 
-    def one_side(question: torch.Tensor, answers: torch.Tensor, at: int, extra: list) -> torch.Tensor:
+    def one_side(question: torch.Tensor, answers: torch.Tensor, at: int, is_true, extra: list) -> torch.Tensor:
         logits, target = [], []
         for j in range(num):
-            if j != at and same[at, j] and duplicates == "mask":
+            if j != at and is_true(at, j) and duplicates == "mask":
                 continue
             logits.append(scale * question @ answers[j])
-            is_right = bool(same[at, j]) if duplicates == "positive" else j == at
+            is_right = is_true(at, j) if duplicates == "positive" else j == at
             target.append(float(is_right))
         every = torch.stack(logits + extra)
         weight = torch.tensor(target + [0.0] * len(extra), dtype=every.dtype)
         return -((weight / weight.sum()) * every.log_softmax(0)).sum()
 
-    rows = [one_side(p[i], t, i, [] if hard is None else [scale * p[i] @ h for h in hard[i]]) for i in range(num)]
-    columns = [one_side(t[i], p, i, []) for i in range(num)]
+    rows, columns = [], []
+    for i in range(num):
+        wrong = [] if hard is None else [scale * p[i] @ h for h in hard[i]]
+        rows.append(one_side(p[i], t, i, lambda at, j: bool(true[at, j]), wrong))
+        columns.append(one_side(t[i], p, i, lambda at, j: bool(true[j, at]), []))
     return (torch.stack(rows).mean() + torch.stack(columns).mean()) / 2
 
 
@@ -93,26 +96,46 @@ def plain_contrast(p, t, scale, same, duplicates, hard) -> torch.Tensor:
 @pytest.mark.parametrize("with_hard", [False, True])
 def test_contrastive_loss_equals_the_plain_one(duplicates: str, with_hard: bool) -> None:
     p, t, hard = unit(6, 5), unit(6, 5, seed=1), unit(6, 2, 5, seed=2) if with_hard else None
-    same = same_meaning(torch.tensor([[0], [1], [0], [-1], [-1], [1]]))
+    true = torch.eye(6, dtype=torch.bool)
+    for i, j in ((0, 2), (2, 0), (1, 5), (4, 3)):  # caption 5 is true of picture 1, not the other way round
+        true[i, j] = True
     scale = torch.tensor(9.0, dtype=torch.float64)
-    got = contrastive_loss(p, t, scale, same=same, duplicates=duplicates, hard=hard)
-    torch.testing.assert_close(got.double(), plain_contrast(p, t, scale, same, duplicates, hard), atol=1e-6, rtol=0)
+    got = contrastive_loss(p, t, scale, true=true, duplicates=duplicates, hard=hard)
+    wanted = plain_contrast(p, t, scale, true, duplicates, hard)
+    torch.testing.assert_close(got.double(), wanted, atol=1e-6, rtol=0)
 
 
 def test_contrastive_loss_is_cross_entropy_when_all_differ() -> None:
     p, t, scale = unit(6, 5).float(), unit(6, 5, seed=1).float(), torch.tensor(9.0)
     logits, target = scale * p @ t.T, torch.arange(6)
     wanted = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-    for same in (None, torch.eye(6, dtype=torch.bool)):
-        torch.testing.assert_close(contrastive_loss(p, t, scale, same=same), wanted)
+    for true in (None, torch.eye(6, dtype=torch.bool)):
+        torch.testing.assert_close(contrastive_loss(p, t, scale, true=true), wanted)
 
 
-def test_same_meaning_is_any_shared_label() -> None:
-    same = same_meaning(torch.tensor([[0, -1], [1, 7], [0, 7], [2, -1]]))
+APPLES = Known(  # a flat red apple, a glossy green one, a flat pear, something unknown
+    captions=torch.tensor([10, 11, 12, 13]),
+    concepts=torch.tensor([1, 1, 2, -1]),
+    aspects=torch.tensor([[0, 5], [1, 6], [0, 5], [-1, -1]]),
+    said=torch.tensor([[-1, -1], [1, -1], [0, 5], [-1, -1]]),  # "an apple", "a glossy apple", "a flat pear on red"
+)
+
+
+def test_a_caption_is_true_of_what_has_all_that_it_names() -> None:
     wanted = torch.eye(4, dtype=torch.bool)
-    for i, j in ((0, 2), (1, 2)):
-        wanted[i, j] = wanted[j, i] = True
-    assert torch.equal(same, wanted)
+    wanted[1, 0] = True  # "an apple" of the glossy one too, but "a glossy apple" not of the flat one
+    assert torch.equal(describes(APPLES, APPLES), wanted)
+    again = dataclasses.replace(APPLES, captions=torch.tensor([10, 20, 20, 10]), concepts=torch.full((4,), -1))
+    assert torch.equal(describes(again, APPLES), again.captions[:, None] == APPLES.captions)  # the words alone
+
+
+def test_the_text_tower_rests_until_its_time() -> None:
+    clip = CLIP(TINY)
+    objective = ContrastiveObjective(clip, ContrastiveConfig(text_after=10))
+    for seen, moves in ((0, False), (9, False), (10, True)):
+        objective.before_step(seen, 100)
+        assert all(one.requires_grad == moves for one in clip.text.parameters())
+        assert all(one.requires_grad for one in clip.picture.parameters())
 
 
 def test_relation_loss_ignores_scale_and_shift_of_similarities() -> None:

@@ -16,8 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from opendalle.base.errors import BadConfig, BadRequest
 from opendalle.dalle2.decoder import DECODER_PRESETS, CaptionEncoderConfig, Decoder, DecoderConfig
 from opendalle.dalle2.prior import PRIOR_PRESETS, DiffusionPrior, DiffusionPriorConfig
+from opendalle.nn.grid_transformer import GridTransformerConfig
 from opendalle.nn.transformer import TransformerConfig
 from opendalle.nn.unet import UNetConfig, UNetLevel
+from opendalle.pretrained.maps.karlo import decoder_table
 from opendalle.samplers.guided import join
 
 PRIOR = DiffusionPriorConfig(
@@ -209,7 +211,7 @@ def test_context_projection_equals_diffusers() -> None:
             text_encoder_hidden_states=twice[1],
             do_classifier_free_guidance=True,
         )
-        expected = decoder.unet.prepare_context(states)
+        expected = decoder.body.prepare_context(states)
         got = decoder.condition(
             torch.cat([z, z]), *twice, has_embedding=torch.tensor([False, False, True, True])
         )  # theirs puts the dropped half first
@@ -220,8 +222,18 @@ def test_context_projection_equals_diffusers() -> None:
     assert torch.equal(got.context.mask, torch.cat([torch.ones(4, 4, dtype=torch.bool), twice[2]], 1))
 
 
-def test_decoder_reads_a_prompt_once_and_guides_in_one_pass() -> None:
-    decoder = Decoder(DECODER).eval()
+GRID_DECODER = dataclasses.replace(
+    DECODER,
+    unet=None,
+    transformer=GridTransformerConfig(
+        in_channels=3, out_channels=6, patch=2, width=32, depth=2, heads=4, time_width=128, context_width=48
+    ),
+)
+
+
+@pytest.mark.parametrize("config", [DECODER, GRID_DECODER], ids=["unet", "transformer"])
+def test_decoder_reads_a_prompt_once_and_guides_in_one_pass(config: DecoderConfig) -> None:
+    decoder = Decoder(config).eval()
     randomise(decoder)
     z, text_embedding, text_states, real = decoder_inputs()
     x, t = torch.randn(2, 3, 8, 8), torch.tensor([10, 900])
@@ -236,6 +248,20 @@ def test_decoder_reads_a_prompt_once_and_guides_in_one_pass() -> None:
         for name in names:  # what a prompt fixes is not asked for again
             decoder.get_submodule(name).register_forward_hook(lambda *_: pytest.fail("projected again"))
         decoder(x, t, first)
+
+
+@pytest.mark.parametrize("bodies", ["none", "both"])
+def test_a_decoder_has_one_body(bodies: str) -> None:
+    transformer = DECODER_PRESETS["emoji"].transformer
+    given = {"none": (None, None), "both": (DECODER.unet, transformer)}[bodies]
+    with pytest.raises(BadConfig, match="a unet or a transformer"):
+        dataclasses.replace(DECODER, unet=given[0], transformer=given[1])
+
+
+def test_only_a_unet_has_karlos_keys() -> None:
+    assert decoder_table(DECODER).rows
+    with pytest.raises(BadConfig, match="U-Net"):
+        decoder_table(DECODER_PRESETS["emoji"])
 
 
 def test_embedding_and_caption_drop_independently() -> None:
@@ -256,7 +282,7 @@ def test_caption_encoder_feeds_the_decoder() -> None:
     decoder: Any = Decoder(dataclasses.replace(DECODER, caption_encoder=text))
     z, text_embedding, _, real = decoder_inputs()
     states = decoder.caption_encoder(torch.randint(9, (2, 7)), real)
-    randomise(decoder.unet)
+    randomise(decoder.body)
     x = torch.randn(2, 3, 8, 8)
     decoder(x, torch.tensor([1, 2]), decoder.condition(z, text_embedding, states, real)).sum().backward()
     assert decoder.caption_encoder.tokens.weight.grad.any()
@@ -267,20 +293,18 @@ from dataclasses import replace
 import torch
 from opendalle.dalle2.decoder import DECODER_PRESETS, Decoder
 from opendalle.dalle2.prior import PRIOR_PRESETS, DiffusionPrior
-from opendalle.nn.unet import UNetLevel
 
 torch.manual_seed(0)
 z, states, real = torch.randn(1, 256), torch.randn(1, 32, 256), torch.arange(32)[None] < 9
 small, config = PRIOR_PRESETS["emoji"], DECODER_PRESETS["emoji"]
 prior = DiffusionPrior(replace(small, transformer=replace(small.transformer, depth=1))).eval()
-levels = (UNetLevel(width=32, num_blocks=1), UNetLevel(width=64, num_blocks=1, has_attention=True))
-decoder = Decoder(replace(config, unet=replace(config.unet, levels=levels))).eval()
+decoder = Decoder(replace(config, transformer=replace(config.transformer, depth=1))).eval()
 for parameter in decoder.parameters():
     torch.nn.init.normal_(parameter, std=0.03)
 with torch.no_grad():
     for network, x, prompt in (
-        (prior.step, z, prior.condition(z, states, real)),
-        (decoder, torch.randn(1, 8, 8, 8), decoder.condition(z, z, states, real)),
+        (prior.step, z, prior.condition(z, states, real, guess=torch.randn(1, 256))),
+        (decoder, torch.randn(1, 8, 8, 8), decoder.condition(z, z, states, real, sketch=torch.randn(1, 8, 8, 8))),
     ):
         compiled = torch.compile(network, backend="eager", fullgraph=True)
         torch.testing.assert_close(compiled(x, torch.tensor([5]), prompt), network(x, torch.tensor([5]), prompt))
@@ -298,8 +322,8 @@ def test_karlos_counts() -> None:
     with torch.device("meta"):
         prior, decoder = DiffusionPrior(PRIOR_PRESETS["karlo"]), Decoder(DECODER_PRESETS["karlo"])
     assert numel(prior) + 2 * 768 == 1_022_030_080
-    assert numel(decoder.unet) == 885_439_686
-    assert numel(decoder) - numel(decoder.unet) == 7_878_400
+    assert numel(decoder.body) == 885_439_686
+    assert numel(decoder) - numel(decoder.body) == 7_878_400
     assert decoder.config.learns_variance
 
 
@@ -308,20 +332,20 @@ def test_the_papers_counts_to_the_printed_digits() -> None:
         prior, decoder = DiffusionPrior(PRIOR_PRESETS["paper"]), Decoder(DECODER_PRESETS["paper"])
     assert f"{numel(prior.transformer) / 1e9:.2f}" == "1.21"
     assert prior.positions.table.shape[0] == 256
-    assert f"{numel(decoder.unet) / 1e9:.2f}" == "2.24"
+    assert f"{numel(decoder.body) / 1e9:.2f}" == "2.24"
     assert f"{numel(decoder.caption_encoder) / 1e9:.2f}" == "1.31"
-    assert f"{(numel(decoder.unet) + numel(decoder.caption_encoder)) / 1e9:.2f}" == "3.55"
+    assert f"{(numel(decoder.body) + numel(decoder.caption_encoder)) / 1e9:.2f}" == "3.55"
 
 
 def test_emoji_sizes_stay_within_their_budget() -> None:
     with torch.device("meta"):
         prior, decoder = DiffusionPrior(PRIOR_PRESETS["emoji"]), Decoder(DECODER_PRESETS["emoji"])
         text = torch.randn(1, 256), torch.randn(1, 256), torch.randn(1, 32, 256)
-        conditioning = decoder.condition(*text)
+        conditioning = decoder.condition(*text, sketch=torch.randn(1, 8, 8, 8))
         with FlopCounterMode(display=False) as counter:
             decoder(torch.randn(1, 8, 8, 8), torch.zeros(1), conditioning)
     assert 4.5e6 < numel(prior) < 5.5e6
-    assert 8e6 < numel(decoder) < 9.5e6
+    assert 12e6 < numel(decoder) < 14e6
     assert counter.get_total_flops() / 2 < 300e6
     assert not decoder.config.learns_variance
     assert decoder.config.learning_variance().learns_variance

@@ -17,6 +17,7 @@ from opendalle.dalle2.objectives import (
     draw_share,
     draw_steps,
     without_captions,
+    without_common_padding,
 )
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.diffusion.process import q_sample
@@ -72,6 +73,17 @@ def test_a_dropped_caption_is_the_empty_caption_and_nothing_else_changes(dalle: 
     assert torch.equal(mask[0], empty[1])
     assert torch.equal(ids[1], batch.ids[1])
     assert torch.equal(batch.ids, before)
+
+
+def test_padding_that_all_captions_share_changes_nothing_but_the_time(dalle: Dalle2) -> None:
+    batch, decoder = batch_of(dalle), dalle.parts.decoder
+    ids, mask = without_common_padding(batch.ids, batch.mask)
+    assert ids.shape[1] == int(batch.mask.sum(1).max()) < batch.ids.shape[1]
+    x, t = torch.randn(6, 3, 2, 2), torch.arange(6)
+    with torch.no_grad():
+        short = decoder(x, t, decoder.condition(batch.z, *reader(dalle)(ids, mask), mask))
+        whole = decoder(x, t, decoder.condition(batch.z, *reader(dalle)(batch.ids, batch.mask), batch.mask))
+    torch.testing.assert_close(short, whole, atol=1e-5, rtol=1e-5)
 
 
 def test_shares_are_what_they_say_and_independent() -> None:

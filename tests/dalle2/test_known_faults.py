@@ -66,7 +66,7 @@ def nothing() -> tuple[Tensor, Tensor]:
 def read(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """A text tower that says whether a caption is there: its second token."""
     here = (ids[:, 1] == 7).float()
-    return here[:, None].expand(-1, EMBED), here[:, None, None].expand(-1, CONTEXT, WIDTH)
+    return here[:, None].expand(-1, EMBED), here[:, None, None].expand(-1, ids.shape[1], WIDTH)
 
 
 # ------------------------------------------------------------------------------------------------------- guidance
@@ -97,7 +97,7 @@ def test_prior_training_drops_the_caption_alone(dalle: Dalle2) -> None:
         def __init__(self) -> None:
             self.normalise, self.denormalise = dalle.parts.prior.normalise, dalle.parts.prior.denormalise
 
-        def __call__(self, x_t: Tensor, t: Tensor, pooled: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        def __call__(self, x_t: Tensor, t: Tensor, pooled: Tensor, states: Tensor, mask: Tensor, guess: None) -> Tensor:
             seen.update(x_t=x_t, has_caption=pooled[:, 0] > 0)
             return torch.zeros_like(x_t)
 
@@ -157,7 +157,9 @@ def test_embedding_and_caption_are_dropped_independently(dalle: Dalle2) -> None:
     class Spy:
         config = SimpleNamespace(learns_variance=False)
 
-        def condition(self, z: Tensor, pooled: Tensor, states: Tensor, mask: Tensor, *, has_embedding: Tensor) -> None:
+        def condition(
+            self, z: Tensor, pooled: Tensor, states: Tensor, mask: Tensor, *, has_embedding: Tensor, sketch: None
+        ) -> None:
             seen.update(has_embedding=has_embedding, has_caption=pooled[:, 0] > 0)
 
         def __call__(self, x_t: Tensor, t: Tensor, conditioning: None) -> Tensor:

@@ -21,7 +21,9 @@ LENGTHS = {
     "clip_pictures": 128,
     "codec_pictures": 32,
     "upsampler_pictures": 8,
+    "guess_pictures": 512,
     "prior_pictures": 64,
+    "sketch_pictures": 512,
     "decoder_pictures": 64,
 }
 
@@ -52,8 +54,16 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 def test_every_stage_ran_in_order_and_left_a_whole_model(trained: tuple[Path, list[TrainStep]]) -> None:
     out, steps = trained
-    assert list(dict.fromkeys(step.stage for step in steps)) == ["clip", "codec", "upsampler", "prior", "decoder"]
-    for name in ("mine", "mine-clip", "mine-codec", "mine-upsampler", "mine-prior"):
+    assert list(dict.fromkeys(step.stage for step in steps)) == [
+        "clip",
+        "codec",
+        "upsampler",
+        "guess",
+        "prior",
+        "sketch",
+        "decoder",
+    ]
+    for name in ("mine", "mine-clip", "mine-codec", "mine-upsampler", "mine-guess", "mine-prior", "mine-sketch"):
         assert verify_model(out.parent / name).card["licence"]
 
 
@@ -132,7 +142,7 @@ def test_warm_start_takes_the_siblings_along(
     first, _ = trained
     again = tmp_path / "again"
     steps = list(recipes.run("dalle2", data=folder, out=again, warm_start=first, **LENGTHS))
-    assert list(dict.fromkeys(step.stage for step in steps)) == ["prior", "decoder"]
+    assert list(dict.fromkeys(step.stage for step in steps)) == ["guess", "prior", "sketch", "decoder"]
     named = read_model(again).part("pipeline").config["siblings"]
     assert named == read_model(first).part("pipeline").config["siblings"]
 
@@ -140,16 +150,16 @@ def test_warm_start_takes_the_siblings_along(
 def test_a_resume_remembers_the_siblings_and_other_draws_are_not_trained_on_old_pairs(
     trained: tuple[Path, list[TrainStep]], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs, asked = tmp_path / "m.runs", {"data": folder, "out": tmp_path / "m", **LENGTHS, "prior_pictures": 128}
+    runs, asked = tmp_path / "m.runs", {"data": folder, "out": tmp_path / "m", **LENGTHS, "guess_pictures": 1024}
     assert len(list(recipes.run("dalle2", warm_start=trained[0], max_minutes=1e-6, **asked))) == 1
     with pytest.raises(BadRequest, match=r"seed 3 \(begun with 2\)"):
         next(recipes.run("dalle2", resume=runs, seed=3, **asked))
     steps = recipes.run("dalle2", resume=runs, **asked)
-    assert next(steps).stage == "prior"
+    assert next(steps).stage == "guess"
     steps.close()  # type: ignore[attr-defined]
-    assert sorted(path.name for path in runs.iterdir()) == ["pairs", "prior"]
-    shutil.rmtree(runs / "prior")
-    shutil.rmtree(tmp_path / "m-prior", ignore_errors=True)
+    assert sorted(path.name for path in runs.iterdir()) == ["guess", "pairs"]
+    shutil.rmtree(runs / "guess")
+    shutil.rmtree(tmp_path / "m-guess", ignore_errors=True)
     with pytest.raises(BadData, match="made with seed 2; wanted seed 3"):
         next(recipes.run("dalle2", warm_start=trained[0], seed=3, **asked))
     assert capsys.readouterr().out == ""

@@ -124,7 +124,7 @@ def test_the_decoder_with_its_context(karlo, captions, empty, is_padded: bool) -
         has_embedding=torch.tensor([False, False, True, True]),  # theirs puts the unconditional half first
     )
     close(read.embedding, embedding)
-    for mine, other in zip(read.context.layers, karlo.decoder.unet.prepare_context(context).layers, strict=True):
+    for mine, other in zip(read.context.layers, karlo.decoder.body.prepare_context(context).layers, strict=True):
         close(mine.keys, other.keys)
         close(mine.values, other.values)
     theirs = karlo.theirs.decoder(

@@ -10,7 +10,7 @@ from opendalle.base.errors import BadConfig
 from opendalle.data.emoji.dataset import EmojiSetConfig
 from opendalle.data.emoji.truth import SCENE_KINDS
 from opendalle.recipes.command import runs_beside
-from opendalle.recipes.data import concept_of, shrink, with_scenes
+from opendalle.recipes.data import aspects_of, concept_of, said_of, shrink, with_scenes
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
@@ -33,6 +33,25 @@ def test_only_lone_drawings_have_a_concept() -> None:
     assert concept_of(lone) == concept_of({**lone, "kind": "plain"}) >= 0
     assert concept_of({**lone, "kind": "pair"}) == concept_of(None) == -1
     assert concept_of({"kind": "single", "things": [{"key": "1F34F"}]}) != concept_of(lone)
+
+
+def test_captions_say_a_style_by_its_words_and_a_background_always() -> None:
+    lone = {"kind": "single", "style": "flat", "background": None, "things": [{"key": "1F34E"}]}
+    plain = {**lone, "kind": "plain", "background": "red"}
+    style, background = aspects_of(lone)
+    assert aspects_of(plain)[0] == style
+    assert aspects_of(plain)[1] != background
+    assert aspects_of({**lone, "style": "3d"})[0] != style
+    for caption, named in (
+        ("a Flat apple", True),
+        ("扁平风格的苹果", True),
+        ("an apple", False),
+        ("a 3d apple", False),
+    ):
+        assert said_of(lone, caption) == (style if named else -1, -1)
+        assert said_of(plain, caption)[1] == aspects_of(plain)[1]
+    assert aspects_of({**lone, "kind": "pair"}) == said_of({**lone, "kind": "pair"}, "flat") == (-1, -1)
+    assert aspects_of(None) == said_of(None, "flat") == (-1, -1)
 
 
 def test_shrinking_keeps_flat_colour_and_halves_steps() -> None:

@@ -44,13 +44,13 @@ def emoji(
         raise BadRequest(f"--limit {limit}", "1 or more")
     refuse_unwritable(out)
 
-    from opendalle.data.emoji import build, fetch  # resvg and numpy enter here
+    from opendalle.data.emoji import build, fetch, sources  # resvg and numpy enter here
 
     if packages is None:
         from platformdirs import user_cache_path
 
         packages = user_cache_path("opendalle") / "packages"
-        fetch.fetch_packages(packages)
+        fetch.fetch_packages(packages, (*sources.SOURCES, sources.WORDNET))
     with progress("drawing concepts", None) as advance:
         for step in build.build_world(packages, out, limit=limit):
             advance(step.done, f"of {step.total}, {step.pictures} pictures, {step.name}")

@@ -1,5 +1,6 @@
 """What CLIP minimises, as pure functions of embeddings."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,15 +13,29 @@ from opendalle.base.axes import Embeddings
 Duplicates = Literal["negative", "mask", "positive"]
 
 
-def same_meaning(labels: Int[Tensor, "b r"]) -> Bool[Tensor, "b b"]:
-    """Tell which entries of a batch mean the same: those that share any of their labels.
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known of b pictures and their captions, as numbers that are compared; negative: nothing is known."""
+
+    captions: Int[Tensor, " b"]  # equal where captions are equal
+    concepts: Int[Tensor, " b"]  # equal where pictures show the same
+    aspects: Int[Tensor, "b a"]  # of the picture: one column each for style, background, ...
+    said: Int[Tensor, "b a"]  # of the caption: the same where it names it, negative where it leaves it open
+
+
+def describes(pictures: Known, texts: Known) -> Bool[Tensor, "b m"]:
+    """Tell which captions are true of which pictures.
+
+    The picture's own is, word for word, and any of the same concept whose every named aspect is the picture's.  So "an
+    apple" is true of each drawing of an apple, and "a flat apple" of the flat ones only.
 
     Args:
-        labels: rows of label numbers, each column a labelling of its own; a negative number equals nothing but itself
-            in place.
+        pictures: b of them, with their own captions.
+        texts: m of them, with their own pictures.
     """
-    equal = (labels[:, None] == labels[None]) & (labels[:, None] >= 0)  # (b, b, r)
-    return equal.any(dim=-1) | torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    same = (pictures.concepts[:, None] == texts.concepts) & (texts.concepts >= 0)
+    agrees = (texts.said[None] < 0) | (texts.said[None] == pictures.aspects[:, None])  # (b, m, a)
+    return (same & agrees.all(dim=-1)) | (pictures.captions[:, None] == texts.captions)
 
 
 def contrastive_loss(
@@ -28,7 +43,7 @@ def contrastive_loss(
     texts: Embeddings,
     scale: Float[Tensor, ""],
     *,
-    same: Bool[Tensor, "b b"] | None = None,
+    true: Bool[Tensor, "b b"] | None = None,
     duplicates: Duplicates = "mask",
     hard: Float[Tensor, "b k e"] | None = None,
 ) -> Float[Tensor, ""]:
@@ -38,26 +53,26 @@ def contrastive_loss(
         pictures: unit vectors.
         texts: unit vectors of their captions, in the same order.
         scale: sharpness; similarities times scale are logits.
-        same: which entries mean the same; None: each only itself.
-        duplicates: what a caption of the same meaning is to a picture that is not its own.  "negative" pushes them
-            apart all the same, as the paper does; "mask" leaves them out; "positive" shares the target among them.
+        true: which captions (columns) are true of which pictures (rows); None: each only of its own.
+        duplicates: what a true caption is to a picture that is not its own.  "negative" pushes them apart all the
+            same, as the paper does; "mask" leaves them out; "positive" shares the target among them.
         hard: captions that are wrong for their own picture in one point (a swapped relation, another colour), as
             further columns that only this picture sees: for others they may happen to be true.
 
     Source: CLIP, arXiv:2103.00020, figure 3; targets shared as in supervised contrastive learning, arXiv:2004.11362,
         eq. 2; hard captions after NegCLIP, arXiv:2210.01936, section 4.
     """
+    eye = torch.eye(len(texts), dtype=torch.bool, device=texts.device)
+    is_true = eye if true is None else true | eye
     logits = scale * pictures @ texts.T  # (b, b)
-    target = torch.eye(len(logits), dtype=logits.dtype, device=logits.device)
-    if same is not None and duplicates == "mask":
-        logits = logits.masked_fill(same & ~target.bool(), float("-inf"))
-    if same is not None and duplicates == "positive":
-        target = same.to(logits.dtype) / same.sum(dim=1, keepdim=True)  # same is symmetric: serves both directions
+    if duplicates == "mask":
+        logits = logits.masked_fill(is_true & ~eye, float("-inf"))
+    right = (is_true if duplicates == "positive" else eye).to(logits.dtype)
     rows = logits
     if hard is not None:
         rows = torch.cat([logits, scale * torch.einsum("be,bke->bk", pictures, hard)], dim=1)  # (b, b + k)
-    find_text = _cross_entropy(rows, F.pad(target, (0, rows.shape[1] - len(target))))
-    find_picture = _cross_entropy(logits.T, target)
+    find_text = _cross_entropy(rows, right)
+    find_picture = _cross_entropy(logits.T, right.T)
     return (find_text + find_picture) / 2
 
 
@@ -78,7 +93,8 @@ def relation_loss(student: Embeddings, teacher: Float[Tensor, "b t"]) -> Float[T
     return 1 - F.cosine_similarity(ours - ours.mean(), theirs - theirs.mean(), dim=0, eps=1e-8)
 
 
-def _cross_entropy(logits: Float[Tensor, "b v"], target: Float[Tensor, "b v"]) -> Float[Tensor, ""]:
-    """Cross-entropy against a distribution, where a masked logit (-inf) has no share in the target."""
+def _cross_entropy(logits: Float[Tensor, "b v"], right: Float[Tensor, "b w"]) -> Float[Tensor, ""]:
+    """Cross-entropy of the first w answers, each right one an equal share; a masked logit (-inf) must not be right."""
+    target = F.pad(right / right.sum(dim=1, keepdim=True), (0, logits.shape[1] - right.shape[1]))
     log_chance = logits.float().log_softmax(dim=1).masked_fill(target == 0, 0.0)  # 0 * -inf would be NaN
     return -(target * log_chance).sum(dim=1).mean()

@@ -47,6 +47,7 @@ class CLIPConfig:
     picture_width: int  # of a token in the picture tower
     picture_depth: int  # blocks of the picture tower
     picture_heads: int  # attention heads of the picture tower; they divide its width
+    has_word_path: bool = False  # whether a caption's token vectors also reach the joint space past the transformer
     stem: Sequence[int] = ()  # widths of convolutions that make the patch tokens, halving the grid; empty: one matrix
     pool: Literal["class", "mean"] = "class"  # what speaks for a picture: a token of its own, or its patches' mean
     activation: Literal["gelu", "quick_gelu"] = "gelu"  # OpenAI's public weights were trained with quick_gelu
@@ -117,7 +118,13 @@ class TextEncoding:
 
 
 class TextTower(nn.Module):
-    """Causal transformer over a caption, read at its end token, which alone has seen all of it."""
+    """Causal transformer over a caption, read at its end token, which alone has seen all of it.
+
+    With a word path the sum of the token vectors, over the root of their number, is mapped into the joint space and
+    added.  A sum of word vectors is a strong sentence embedding where there is little text to learn from (Arora et
+    al., "A Simple but Tough-to-Beat Baseline for Sentence Embeddings", ICLR 2017); the transformer then need only
+    learn what order and company change.
+    """
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
@@ -125,15 +132,20 @@ class TextTower(nn.Module):
         self.positions = LearnedPositions(config.context, config.text_width, std=0.01)
         self.transformer = Transformer(config.text)
         self.project = nn.Linear(config.text_width, config.embed, bias=False)
+        self.words = nn.Linear(config.text_width, config.embed, bias=False) if config.has_word_path else None
         nn.init.normal_(self.tokens.weight, std=0.02)
         nn.init.normal_(self.project.weight, std=config.text_width**-0.5)
 
     def forward(self, ids: Tokens, mask: Mask) -> TextEncoding:
         """Read captions; padding comes last, so causality hides it and the mask only tells where the end is."""
-        states = self.transformer(self.positions(self.tokens(ids)))  # (b, n, d)
+        vectors = self.tokens(ids)  # (b, n, d)
+        states = self.transformer(self.positions(vectors))  # (b, n, d)
         position = torch.arange(ids.shape[1], device=ids.device)
         end = (position * mask).amax(dim=1)  # (b,)
         raw = self.project(states[torch.arange(len(ids), device=ids.device), end])
+        if self.words is not None:
+            summed = (vectors * mask[..., None]).sum(dim=1)  # (b, d)
+            raw = raw + self.words(summed / mask.sum(dim=1, keepdim=True).to(summed.dtype).sqrt())
         return TextEncoding(pooled=F.normalize(raw, dim=-1), raw=raw, states=states)
 
 
@@ -260,8 +272,9 @@ PRESETS: Mapping[str, CLIPConfig] = MappingProxyType(
         # What two CPU cores can train: RGBA emoji at 64 px.
         "emoji": CLIPConfig(
             embed=256,
-            vocab=6144,
+            vocab=12288,
             context=32,
+            has_word_path=True,
             text_width=256,
             text_depth=4,
             text_heads=4,

@@ -15,7 +15,7 @@ from opendalle.base.errors import BadData, require
 from opendalle.base.protocols import Losses
 from opendalle.clip.distillation import TextDistillation
 from opendalle.clip.gradient_cache import backward_in_pieces
-from opendalle.clip.losses import Duplicates, contrastive_loss, same_meaning
+from opendalle.clip.losses import Duplicates, Known, contrastive_loss, describes
 from opendalle.clip.model import CLIP, MAX_SCALE
 
 LENGTH_GROUPS = 4  # of captions embedded together: long ones do not make short ones wait
@@ -39,6 +39,8 @@ class CaptionedBatch:
     mask: Mask
     teacher: Float[Tensor, "b t"] | None = None  # the teacher's vectors of the captions
     concepts: Int[Tensor, " b"] | None = None  # equal where pictures show the same; negative where nothing is known
+    aspects: Int[Tensor, "b a"] | None = None  # of the pictures: style, background, ..., a column each
+    said: Int[Tensor, "b a"] | None = None  # the same where the caption names it; negative where it leaves it open
     hard_ids: Int[Tensor, "b k n"] | None = None  # captions that are wrong for their picture in one point
     hard_mask: Bool[Tensor, "b k n"] | None = None
     sentences: SentenceBatch | None = None  # any number of them: further lessons for the text tower
@@ -52,13 +54,15 @@ class ContrastiveConfig:
     """How CLIP is trained on captioned pictures."""
 
     chunk: int | None = None  # pictures, or captions, in memory at once; None: all, without gradient caching
-    duplicates: Duplicates = "mask"  # what equal captions and equal concepts are to each other; see contrastive_loss
+    duplicates: Duplicates = "mask"  # what a caption is to other pictures that it is true of; see contrastive_loss
+    text_after: int = 0  # pictures before the text tower is trained too: until then pictures learn where words stand
     distillation_weight: float = 1.0  # of the teacher's term, beside the contrastive one
 
     def __post_init__(self) -> None:
         require(self.chunk is None or self.chunk > 0, f"chunk is {self.chunk}", "a positive number or None")
         known = ("negative", "mask", "positive")
         require(self.duplicates in known, f"duplicates is {self.duplicates!r}", ", ".join(known))
+        require(self.text_after >= 0, f"text_after is {self.text_after}", "0 or more")
         require(self.distillation_weight >= 0, f"distillation_weight is {self.distillation_weight}", "at least 0")
 
 
@@ -113,6 +117,16 @@ class ContrastiveObjective:
             return Losses(total={name: loss.detach() for name, loss in losses.total.items()}, watch=losses.watch)
         return backward_in_pieces(self._encoders(batch, chunk), partial(self._losses, batch=batch))
 
+    def before_step(self, pictures: int, total: int) -> None:
+        """Let the text tower rest until its time has come.
+
+        Args:
+            pictures: seen so far.
+            total: of the whole run; not used.
+        """
+        if self.config.text_after:
+            self.clip.text.requires_grad_(pictures >= self.config.text_after)
+
     def after_step(self) -> None:
         """Bring the scale back into its range, where it still has a gradient."""
         with torch.no_grad():
@@ -135,11 +149,12 @@ class ContrastiveObjective:
         pictures, texts, hard, sentences = torch.cat(list(pieces)).tensor_split(
             [num_pictures, 2 * num_pictures, 2 * num_pictures + num_hard]
         )
+        known = known_of(batch)
         contrast = contrastive_loss(
             pictures,
             texts,
             self.clip.scale,
-            same=same_meaning(_labels(batch)),
+            true=describes(known, known),
             duplicates=self.config.duplicates,
             hard=rearrange(hard, "(b k) e -> b k e", b=num_pictures) if num_hard else None,
         )
@@ -227,8 +242,17 @@ def _embed_texts(clip: CLIP, ids: Tokens, mask: Mask) -> Embeddings:
     return torch.cat(parts)[order.argsort()]
 
 
-def _labels(batch: CaptionedBatch) -> Int[Tensor, "b r"]:
-    """Label a batch by caption, and by concept where that is known."""
-    captions = torch.unique(batch.ids, dim=0, return_inverse=True)[1]
-    labels = [captions] if batch.concepts is None else [captions, batch.concepts]
-    return torch.stack(labels, dim=1)
+def known_of(batch: CaptionedBatch) -> Known:
+    """Gather what is known of a batch; captions are compared by their tokens.
+
+    Args:
+        batch: captioned pictures.
+    """
+    unknown = torch.full((len(batch),), -1, device=batch.ids.device)
+    open_ = unknown[:, None]
+    return Known(
+        captions=torch.unique(batch.ids, dim=0, return_inverse=True)[1],
+        concepts=unknown if batch.concepts is None else batch.concepts,
+        aspects=open_ if batch.aspects is None else batch.aspects,
+        said=open_ if batch.said is None else batch.said,
+    )

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from opendalle.base.axes import Embeddings
 from opendalle.base.errors import require
-from opendalle.clip.losses import same_meaning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +41,10 @@ def measure_retrieval(
     Source: recall as in CLIP, arXiv:2103.00020, table 13.
     """
     require(min(ks, default=1) >= 1, f"ks is {tuple(ks)}", "numbers of at least 1")
-    labels = torch.full_like(torch.arange(len(texts)), -1) if concepts is None else concepts
-    right = same_meaning(labels.to(texts.device)[:, None])
+    right = torch.eye(len(texts), dtype=torch.bool, device=texts.device)
+    if concepts is not None:
+        known = concepts.to(texts.device)
+        right = right | ((known[:, None] == known) & (known >= 0))
     similarity = pictures @ texts.T
     return Retrieval(
         find_text={k: _recall(similarity, right, k) for k in ks},

@@ -17,10 +17,12 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from opendalle.base.errors import require
+from opendalle.base.errors import BadRequest, require
+from opendalle.nn.attention import AttentionContext
 from opendalle.nn.embeddings import LearnedPositions
+from opendalle.nn.grid_transformer import GridTransformer, GridTransformerConfig
 from opendalle.nn.transformer import Transformer, TransformerConfig
-from opendalle.nn.unet import UNet, UNetConfig, UNetContext, UNetLevel
+from opendalle.nn.unet import UNet, UNetConfig, UNetLevel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,10 @@ class DecoderConfig:
     embedding_width: int  # e, of CLIP's joint space
     text_width: int  # of a caption token's state
     text_embedding_width: int  # of the pooled caption: e for CLIP's z_t
-    unet: UNetConfig  # its out_channels are its in_channels, or twice as many when a variance is learned
+    unet: UNetConfig | None = None  # the paper's body; its out_channels are its in_channels, or, when a variance is
+    # learned, twice as many
+    transformer: GridTransformerConfig | None = None  # instead of it, for a small grid
+    has_sketch: bool = False  # whether the mean grid of z_i stands beside the noised one, in further channels
     num_picture_tokens: int = 4  # context tokens made from z_i
     embedding_scale: float = 1.0  # multiplies z_i and z_t on the way in; sqrt(e) brings unit vectors to unit variance
     caption_encoder: CaptionEncoderConfig | None = None  # a text transformer of its own; None: states come from CLIP
@@ -51,11 +56,15 @@ class DecoderConfig:
         require(min(self.embedding_width, self.text_width) > 0, f"widths of {self}", "positive numbers")
         require(self.num_picture_tokens > 0, f"num_picture_tokens {self.num_picture_tokens}", "a positive number")
         require(self.embedding_scale > 0, f"embedding_scale {self.embedding_scale}", "a positive number")
-        require(self.unet.context_width is not None, "a U-Net without context", "a context_width")
-        channels = self.unet.in_channels
+        require((self.unet is None) != (self.transformer is None), f"bodies of {self}", "a unet or a transformer")
+        require(self.body.context_width is not None, "a body without context", "a context_width")
         require(
-            self.unet.out_channels in (channels, 2 * channels),
-            f"{self.unet.out_channels} channels out for {channels} in",
+            not self.has_sketch or self.body.in_channels % 2 == 0, "an odd number of channels in", "grid and sketch"
+        )
+        channels = self.grid_channels
+        require(
+            self.body.out_channels in (channels, 2 * channels),
+            f"{self.body.out_channels} channels out for a grid of {channels}",
             f"{channels}, or {2 * channels} to learn the variance",
         )
         if self.caption_encoder is not None:
@@ -63,13 +72,26 @@ class DecoderConfig:
             require(width == self.text_width, f"a caption encoder {width} wide", f"text_width, {self.text_width}")
 
     @property
+    def body(self) -> UNetConfig | GridTransformerConfig:
+        """The network that denoises: whichever of the two is there."""
+        body = self.unet if self.unet is not None else self.transformer
+        assert body is not None, "checked when the config was made"
+        return body
+
+    @property
+    def grid_channels(self) -> int:
+        """Channels of the grid that is denoised."""
+        return self.body.in_channels // (2 if self.has_sketch else 1)
+
+    @property
     def learns_variance(self) -> bool:
         """Whether the second half of the output is the variance's interpolation (learned range)."""
-        return self.unet.out_channels == 2 * self.unet.in_channels
+        return self.body.out_channels == 2 * self.grid_channels
 
     def learning_variance(self) -> "DecoderConfig":
         """Return the same decoder with twice the channels out, to learn the variance of each step too."""
-        return replace(self, unet=replace(self.unet, out_channels=2 * self.unet.in_channels))
+        name = "unet" if self.unet is not None else "transformer"
+        return replace(self, **{name: replace(self.body, out_channels=2 * self.grid_channels)})
 
 
 @dataclass(frozen=True)
@@ -77,11 +99,13 @@ class Conditioning:
     """A prompt as the decoder has read it: everything that stays the same while a picture is denoised."""
 
     embedding: Float[Tensor, "b d"]  # added to the time vector
-    context: UNetContext  # keys and values of every attention
+    context: AttentionContext  # keys and values of every attention
+    sketch: Float[Tensor, "b c h w"] | None = None  # the mean grid of z_i
 
     def rows(self, index: slice | Tensor) -> "Conditioning":
         """Keep some entries of the batch."""
-        return Conditioning(self.embedding[index], self.context.rows(index))
+        sketch = None if self.sketch is None else self.sketch[index]
+        return Conditioning(self.embedding[index], self.context.rows(index), sketch)
 
 
 class CaptionEncoder(nn.Module):
@@ -105,7 +129,7 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        e, time_width, context_width = config.embedding_width, config.unet.time_width, config.unet.context_width or 0
+        e, time_width, context_width = config.embedding_width, config.body.time_width, config.body.context_width or 0
         self.caption_encoder = None if config.caption_encoder is None else CaptionEncoder(config.caption_encoder)
         self.null_embedding = nn.Parameter(torch.zeros(e))  # stands for z_i where it was dropped
         self.picture_to_time = nn.Linear(e, time_width)
@@ -113,7 +137,11 @@ class Decoder(nn.Module):
         self.picture_to_tokens = nn.Linear(e, config.num_picture_tokens * context_width)
         self.text_in = nn.Linear(config.text_width, context_width)
         self.text_norm = nn.LayerNorm(context_width)
-        self.unet = UNet(config.unet)
+        if config.unet is not None:
+            self.body = UNet(config.unet)
+        else:
+            assert config.transformer is not None, "checked when the config was made"
+            self.body = GridTransformer(config.transformer)
 
     def condition(
         self,
@@ -123,6 +151,7 @@ class Decoder(nn.Module):
         text_mask: Bool[Tensor, "b n"] | None = None,
         *,
         has_embedding: Bool[Tensor, " b"] | None = None,
+        sketch: Float[Tensor, "b c h w"] | None = None,
     ) -> Conditioning:
         """Read a prompt once, for all steps.
 
@@ -135,18 +164,26 @@ class Decoder(nn.Module):
             text_states: the caption's token states, from CLIP or from `caption_encoder`.
             text_mask: True where a token is real; None: all are.
             has_embedding: False where z is to be dropped for the learned null embedding; None: nowhere.
+            sketch: the mean grid of z, for a decoder that has one; it is dropped, for zeros, where z is.
+
+        Raises:
+            BadRequest: when there is a sketch and the decoder takes none, or the other way round.
         """
+        if (sketch is not None) != self.config.has_sketch:
+            wanted = "a sketch" if self.config.has_sketch else "none: this decoder was trained without"
+            raise BadRequest("no sketch" if sketch is None else "a sketch", wanted)
         scale = self.config.embedding_scale
         z = z * scale
         if has_embedding is not None:
             z = torch.where(has_embedding[:, None], z, self.null_embedding.to(z.dtype))
+            sketch = None if sketch is None else sketch * has_embedding[:, None, None, None]
         embedding = self.picture_to_time(z) + self.text_to_time(text_embedding * scale)
         # Karlo's layout: token k holds every fourth feature, from k on.
         picture = rearrange(self.picture_to_tokens(z), "b (d n) -> b n d", n=self.config.num_picture_tokens)
         states = torch.cat([picture, self.text_norm(self.text_in(text_states)).to(picture.dtype)], dim=1)
         if text_mask is not None:
             text_mask = F.pad(text_mask, (self.config.num_picture_tokens, 0), value=True)
-        return Conditioning(embedding, self.unet.prepare_context(states, text_mask))
+        return Conditioning(embedding, self.body.prepare_context(states, text_mask), sketch)
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Shaped[Tensor, " b"], conditioning: Conditioning
@@ -161,20 +198,24 @@ class Decoder(nn.Module):
         Returns:
             The prediction; with a learned variance, its interpolation stands in the second half of the channels.
         """
-        return self.unet(x_t, t, embedding=conditioning.embedding, context=conditioning.context)
+        if conditioning.sketch is not None:
+            x_t = torch.cat([x_t, conditioning.sketch.to(x_t.dtype)], dim=1)
+        return self.body(x_t, t, embedding=conditioning.embedding, context=conditioning.context)
 
 
 def _emoji() -> DecoderConfig:
-    """8x8x8 codec grid: thin at 8x8, most weights and all attention at 4x4, where a weight costs 16 products."""
-    unet = UNetConfig(
-        in_channels=8,
-        out_channels=8,
-        levels=(UNetLevel(width=128, num_blocks=1), UNetLevel(width=192, num_blocks=2, has_attention=True)),
-        time_width=256,
-        context_width=256,
-        middle="none",
+    """8x8x8 codec grid, and its sketch, as 16 tokens of 2x2 cells; docs/decisions/0006 says why no U-Net."""
+    body = GridTransformerConfig(
+        in_channels=16, out_channels=8, patch=2, width=320, depth=6, heads=5, time_width=320, context_width=256
     )
-    return DecoderConfig(embedding_width=256, text_width=256, text_embedding_width=256, unet=unet, embedding_scale=16.0)
+    return DecoderConfig(
+        embedding_width=256,
+        text_width=256,
+        text_embedding_width=256,
+        transformer=body,
+        has_sketch=True,
+        embedding_scale=16.0,
+    )
 
 
 def _karlo() -> DecoderConfig:

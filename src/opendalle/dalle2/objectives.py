@@ -22,11 +22,13 @@ from opendalle.base.axes import Embeddings, Grid, Mask, States, Steps, Tokens
 from opendalle.base.errors import require
 from opendalle.base.protocols import Losses
 from opendalle.dalle2.decoder import Decoder
+from opendalle.dalle2.means import Guess, Sketch
 from opendalle.dalle2.prior import DiffusionPrior
 from opendalle.diffusion.losses import hybrid_loss, min_snr_weight, simple_loss
 from opendalle.diffusion.predictions import Prediction, check_prediction
 from opendalle.diffusion.process import q_sample
 from opendalle.diffusion.schedules import Schedule
+from opendalle.nn.whitening import Whitening
 
 
 @runtime_checkable
@@ -70,6 +72,7 @@ class PriorObjective:
         read: frozen text tower.
         empty: ids and mask of the empty caption, packed to the context: one row each.
         config: shares.
+        guess: frozen, for a prior that takes its embeddings.
     """
 
     def __init__(
@@ -79,8 +82,10 @@ class PriorObjective:
         read: CaptionReader,
         empty: tuple[Int[Tensor, " n"], Bool[Tensor, " n"]],
         config: PriorLossConfig,
+        guess: Guess | None = None,
     ) -> None:
         self.prior, self.schedule, self.read, self.empty, self.config = prior, schedule, read, empty, config
+        self.guess = guess
 
     @property
     def groups(self) -> Mapping[str, nn.Module]:
@@ -94,12 +99,75 @@ class PriorObjective:
         pooled, states = self.read(ids, mask)
         x0 = self.prior.normalise(batch.z)
         t, eps = draw_steps(self.schedule, x0, rng)
-        predicted = self.prior(q_sample(x0, t, eps, self.schedule), t, pooled, states, mask)
+        with torch.no_grad():
+            guess = None if self.guess is None else self.guess(pooled)
+        predicted = self.prior(q_sample(x0, t, eps, self.schedule), t, pooled, states, mask, guess)
         loss = simple_loss("x0", predicted, x0, eps, t, self.schedule).mean()
         with torch.no_grad():
             found = self.prior.denormalise(predicted)
             cosine = torch.cosine_similarity(found, batch.z, dim=-1).mean()
         return Losses(total={"prior": loss}, watch={"mse": loss.item(), "cosine": cosine.item()})
+
+
+class GuessObjective:
+    """Meeting point 2 for the guess: plain regression of the picture embedding, all its principal axes alike.
+
+    Args:
+        guess: the network, trained in place; its whitenings have been fitted.
+        read: frozen text tower.
+        empty: ids and mask of the empty caption, packed to the context: one row each.
+        config: shares, as of the prior that will take the guesses.
+        noise: on z_t along every principal axis, in units of its spread.
+    """
+
+    def __init__(
+        self,
+        guess: Guess,
+        read: CaptionReader,
+        empty: tuple[Int[Tensor, " n"], Bool[Tensor, " n"]],
+        config: PriorLossConfig,
+        noise: float = 0.0,
+    ) -> None:
+        require(noise >= 0, f"noise is {noise}", "at least 0")
+        self.guess, self.read, self.empty, self.config, self.noise = guess, read, empty, config, noise
+
+    @property
+    def groups(self) -> Mapping[str, nn.Module]:
+        """The guess."""
+        return {"guess": self.guess}
+
+    def __call__(self, batch: PairBatch, rng: Generator) -> Losses:
+        """Squared error of the whitened picture embedding."""
+        ids, mask = without_captions(batch, draw_share(self.config.caption_drop, len(batch), rng), self.empty)
+        pooled, _ = self.read(*without_common_padding(ids, mask))
+        z_t = disturbed(pooled, self.noise, self.guess.mean.whitening, rng)
+        loss = (self.guess.mean(z_t) - self.guess.whitening(batch.z)).square().mean()
+        return Losses(total={"guess": loss}, watch={"mse": loss.item()})
+
+
+class SketchObjective:
+    """Meeting point 2 for the sketch: plain regression of the grid.
+
+    Args:
+        sketch: the network, trained in place; its whitening has been fitted.
+        embedding_noise: noise on z along every principal axis, in units of its spread.
+    """
+
+    def __init__(self, sketch: Sketch, embedding_noise: float = 0.0) -> None:
+        require(embedding_noise >= 0, f"embedding_noise is {embedding_noise}", "at least 0")
+        self.sketch, self.embedding_noise = sketch, embedding_noise
+
+    @property
+    def groups(self) -> Mapping[str, nn.Module]:
+        """The sketch."""
+        return {"sketch": self.sketch}
+
+    def __call__(self, batch: PairBatch, rng: Generator) -> Losses:
+        """Squared error of the grid."""
+        assert batch.grid is not None, "the sketch trains on grids"
+        z = disturbed(batch.z, self.embedding_noise, self.sketch.mean.whitening, rng)
+        loss = (self.sketch(z) - batch.grid).square().mean()
+        return Losses(total={"sketch": loss}, watch={"mse": loss.item()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +178,7 @@ class DecoderLossConfig:
     embedding_drop: float = 0.1  # share of samples that see the null embedding
     caption_drop: float = 0.5  # share of samples that see the empty caption; independent of the other
     min_snr: float | None = None  # cap of the signal-to-noise weight; None: the simple loss, unweighted
-    embedding_noise: float = 0.0  # noise on z in units of its own spread: forgives the prior's small errors
+    embedding_noise: float = 0.0  # noise on z in units of its own spread, along principal axes where there is a sketch
 
     def __post_init__(self) -> None:
         for name in ("embedding_drop", "caption_drop"):
@@ -128,6 +196,7 @@ class DecoderObjective:
         read: frozen text tower.
         empty: ids and mask of the empty caption, packed to the context: one row each.
         config: prediction, shares, weighting.
+        sketch: frozen, for a decoder that takes its grids.
 
     Raises:
         BadConfig: when the prediction does not exist, or min-SNR meets a learned variance.
@@ -140,11 +209,13 @@ class DecoderObjective:
         read: CaptionReader,
         empty: tuple[Int[Tensor, " n"], Bool[Tensor, " n"]],
         config: DecoderLossConfig,
+        sketch: Sketch | None = None,
     ) -> None:
         check_prediction(config.prediction, schedule)
         learns = decoder.config.learns_variance
         require(not learns or config.min_snr is None, "min_snr with a learned variance", "one of the two")
         self.decoder, self.schedule, self.read, self.empty, self.config = decoder, schedule, read, empty, config
+        self.sketch = sketch
 
     @property
     def groups(self) -> Mapping[str, nn.Module]:
@@ -157,9 +228,12 @@ class DecoderObjective:
         config, x0 = self.config, batch.grid
         has_embedding = ~draw_share(config.embedding_drop, len(batch), rng).to(x0.device)
         ids, mask = without_captions(batch, draw_share(config.caption_drop, len(batch), rng), self.empty)
+        ids, mask = without_common_padding(ids, mask)
         pooled, states = self.read(ids, mask)
-        z = self._disturbed(batch.z, rng)
-        conditioning = self.decoder.condition(z, pooled, states, mask, has_embedding=has_embedding)
+        z = disturbed(batch.z, config.embedding_noise, None if self.sketch is None else self.sketch.mean.whitening, rng)
+        with torch.no_grad():
+            sketch = None if self.sketch is None else self.sketch(z)
+        conditioning = self.decoder.condition(z, pooled, states, mask, has_embedding=has_embedding, sketch=sketch)
         t, eps = draw_steps(self.schedule, x0, rng)
         x_t = q_sample(x0, t, eps, self.schedule)
         output = self.decoder(x_t, t, conditioning)
@@ -173,11 +247,22 @@ class DecoderObjective:
                 loss = (simple * min_snr_weight(config.prediction, t, self.schedule, config.min_snr)).mean()
         return Losses(total={"decoder": loss}, watch={"simple": simple.mean().item()})
 
-    def _disturbed(self, z: Embeddings, rng: Generator) -> Embeddings:
-        if self.config.embedding_noise == 0:
-            return z
-        noise = torch.randn(z.shape, generator=rng).to(z)
-        return z + self.config.embedding_noise * z.std(dim=0, keepdim=True) * noise
+
+def disturbed(z: Embeddings, noise: float, whitening: Whitening | None, rng: Generator) -> Embeddings:
+    """Add noise to embeddings: what learns from them then forgives the prior's small errors.
+
+    Args:
+        z: unit vectors.
+        noise: in units of their spread, number by number, or along every principal axis; 0 changes nothing.
+        whitening: gives the axes; None: the numbers as they are.
+        rng: all chance.
+    """
+    if noise == 0:
+        return z
+    drawn = noise * torch.randn(z.shape, generator=rng).to(z)
+    if whitening is not None:
+        return whitening.inverse(whitening(z) + drawn)
+    return z + z.std(dim=0, keepdim=True) * drawn
 
 
 def draw_steps(schedule: Schedule, x0: Float[Tensor, "b *d"], rng: Generator) -> tuple[Steps, Float[Tensor, "b *d"]]:
@@ -217,3 +302,14 @@ def without_captions(
     where = dropped[:, None].to(batch.ids.device)
     ids, mask = (one.to(batch.ids.device) for one in empty)
     return torch.where(where, ids, batch.ids), torch.where(where, mask, batch.mask)
+
+
+def without_common_padding(ids: Tokens, mask: Mask) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
+    """Cut captions to the longest of them: no attention sees what is cut, and its keys cost a quarter of a step.
+
+    Args:
+        ids: packed captions, padding last.
+        mask: True where a token is real.
+    """
+    longest = int(mask.sum(dim=1).amax())
+    return ids[:, :longest], mask[:, :longest]

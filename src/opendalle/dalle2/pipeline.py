@@ -28,6 +28,7 @@ from opendalle.base.rng import normal_like_rows, picture_generator
 from opendalle.clip.model import CLIP, TextEncoding
 from opendalle.codec.protocol import Codec
 from opendalle.dalle2.decoder import Decoder
+from opendalle.dalle2.means import Guess, Sketch
 from opendalle.dalle2.prior import DiffusionPrior
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.pictures import composite, from_array
@@ -49,6 +50,8 @@ class Dalle2Parts:
     prior: DiffusionPrior
     decoder: Decoder
     codec: Codec
+    guess: Guess | None = None  # for a prior that takes its embeddings
+    sketch: Sketch | None = None  # for a decoder that takes its grids
     upsampler: Upsampler | None = None
 
 
@@ -265,14 +268,14 @@ class Dalle2:
         scale = settings.guidance if request.guidance is None else request.guidance
         if bool(prompted.is_empty.any()):
             scale = torch.where(prompted.is_empty, torch.ones_like(z[:, 0]), scale)
+        sketch = None if self.parts.sketch is None else self.parts.sketch(z)
+        with_prompt, without = (
+            decoder.condition(z, self._pooled(said), said.text.states, said.mask, has_embedding=has, sketch=sketch)
+            for said, has in ((prompted, None), (empty, null))
+        )
         denoise = GuidedDenoise(
             decoder,
-            {"conditioning": decoder.condition(z, self._pooled(prompted), prompted.text.states, prompted.mask)},
-            {
-                "conditioning": decoder.condition(
-                    z, self._pooled(empty), empty.text.states, empty.mask, has_embedding=null
-                )
-            },
+            *({"conditioning": one} for one in (with_prompt, without)),
             schedule=self._schedules["decoder"],
             prediction=settings.prediction,
             scale=scale,
@@ -339,8 +342,9 @@ class Dalle2:
     def _pooled(self, prompted: Prompted) -> Embeddings:
         return prompted.text.pooled if self.config.unit_embeddings else prompted.text.raw
 
-    def _prior_inputs(self, prompted: Prompted) -> tuple[Embeddings, Tensor, Mask]:
-        return self._pooled(prompted), prompted.text.states, prompted.mask
+    def _prior_inputs(self, prompted: Prompted) -> tuple[Embeddings, Tensor, Mask, Embeddings | None]:
+        pooled, guess = self._pooled(prompted), self.parts.guess
+        return pooled, prompted.text.states, prompted.mask, None if guess is None else guess(pooled)
 
     def _small(self, grid: Grid) -> Float[Tensor, "b p h2 w2"]:
         return self.parts.codec.decode(grid)

@@ -22,7 +22,9 @@ from opendalle.base.errors import BadRequest, require
 from opendalle.nn.embeddings import LearnedPositions, TimeEmbedding
 from opendalle.nn.kv_cache import KVCache
 from opendalle.nn.transformer import Transformer, TransformerConfig
+from opendalle.nn.whitening import Whitening
 
+SMALLEST_STD = 1e-4  # of a number that hardly varies
 NUM_STEP_TOKENS = 3  # step, noised embedding, query: what changes while an embedding is denoised
 PIXEL_STD = 17.2 / math.sqrt(1024)  # spread of a number of a unit embedding of width 1024 after the paper's factor 17.2
 
@@ -35,6 +37,8 @@ class DiffusionPriorConfig:
     text_width: int  # of a caption token's state
     num_text_tokens: int  # states a caption is padded or cut to
     transformer: TransformerConfig  # causal
+    has_guess: bool = False  # whether E[z_i | z_t] stands beside the noised embedding
+    is_whitened: bool = False  # whether embeddings are turned to their principal axes before they are scaled
     text_scale: float = 1.0  # multiplies z_t on the way in; sqrt(e) brings unit vectors to unit variance
 
     def __post_init__(self) -> None:
@@ -50,18 +54,20 @@ class PriorConditioning:
 
     cache: KVCache  # keys and values of text states and z_t, with room for the step's tokens
     mask: Bool[Tensor, "b n"] | None  # True where one of all tokens is real; None: all are
+    guess: Float[Tensor, "b e"] | None = None  # E[z_i | z_t], normalised
 
     def rows(self, index: slice | Tensor) -> "PriorConditioning":
         """Keep some entries of the batch."""
-        return PriorConditioning(self.cache.rows(index), None if self.mask is None else self.mask[index])
+        mask, guess = (None if one is None else one[index] for one in (self.mask, self.guess))
+        return PriorConditioning(self.cache.rows(index), mask, guess)
 
 
 class DiffusionPrior(nn.Module):
     """Predicts the clean picture embedding, normalised, from a noised one and a caption.
 
     Noise schedules are tuned to pixels, whose spread is about a half; a number of a unit embedding spreads far less.
-    The paper multiplies by 17.2, Karlo stores a mean and a spread for every number: one affine map, kept with the
-    weights, so that nobody has to guess it.
+    The paper multiplies by 17.2, Karlo stores a mean and a spread for every number, ours may also turn the axes: one
+    affine map, kept with the weights, so that nobody has to guess it.
     """
 
     embedding_mean: Tensor
@@ -74,14 +80,26 @@ class DiffusionPrior(nn.Module):
         self.text_in = nn.Linear(config.text_width, width)
         self.text_embedding_in = nn.Linear(config.embedding_width, width)
         self.time = TimeEmbedding(width, width)
-        self.noised_in = nn.Linear(config.embedding_width, width)
+        self.noised_in = nn.Linear(config.embedding_width * (2 if config.has_guess else 1), width)
         self.query = nn.Parameter(torch.randn(width) * 0.01)
         self.positions = LearnedPositions(config.num_text_tokens + 1 + NUM_STEP_TOKENS, width)
         self.transformer = Transformer(config.transformer)
         self.out = nn.Linear(width, config.embedding_width)
         std = 1 / (PIXEL_STD * math.sqrt(config.embedding_width))  # until `set_statistics`: the paper's factor
+        self.whitening = Whitening(config.embedding_width) if config.is_whitened else None
         self.register_buffer("embedding_mean", torch.zeros(config.embedding_width))
         self.register_buffer("embedding_std", torch.full((config.embedding_width,), std))
+
+    def measure(self, z: Float[Tensor, "n e"]) -> None:
+        """Store what `normalise` needs to know of the training pictures' embeddings.
+
+        Args:
+            z: many of them, as CLIP gives them.
+        """
+        if self.whitening is not None:
+            self.whitening.fit(z)
+        else:
+            self.set_statistics(z.mean(dim=0), z.std(dim=0).clamp_min(SMALLEST_STD))
 
     @torch.no_grad()
     def set_statistics(self, mean: Float[Tensor, " e"], std: Float[Tensor, " e"]) -> None:
@@ -100,10 +118,14 @@ class DiffusionPrior(nn.Module):
 
     def normalise(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b e"]:
         """Turn CLIP's embeddings into what is diffused; a new tensor, the caller's stays as it is."""
+        if self.whitening is not None:
+            return self.whitening(z)
         return (z - self.embedding_mean) / self.embedding_std
 
     def denormalise(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b e"]:
         """Turn what was denoised into CLIP's embeddings again."""
+        if self.whitening is not None:
+            return self.whitening.inverse(z)
         return z * self.embedding_std + self.embedding_mean
 
     def forward(
@@ -113,6 +135,7 @@ class DiffusionPrior(nn.Module):
         text_embedding: Float[Tensor, "b e"],
         text_states: Float[Tensor, "b n d"],
         text_mask: Bool[Tensor, "b n"] | None = None,
+        guess: Float[Tensor, "b e"] | None = None,
     ) -> Float[Tensor, "b e"]:
         """Predict the clean embedding, all tokens at once: the way to train.
 
@@ -122,11 +145,13 @@ class DiffusionPrior(nn.Module):
             text_embedding: z_t, as CLIP gives it.
             text_states: the caption's token states, num_text_tokens of them.
             text_mask: True where a token is real; None: all are.
+            guess: E[z_i | z_t], not normalised, for a prior that takes one.
 
         Returns:
             x0, the clean picture embedding, normalised; `denormalise` makes it CLIP's again.
         """
-        tokens = torch.cat([self._text_tokens(text_embedding, text_states), self._step_tokens(z_noised, t)], dim=1)
+        steps = self._step_tokens(z_noised, t, self._known(guess))
+        tokens = torch.cat([self._text_tokens(text_embedding, text_states), steps], dim=1)
         tokens, mask = self.positions(tokens), _pad(text_mask)
         if mask is not None:  # a place that is padding in every caption of the batch changes nothing: leave it out
             used = mask.any(dim=0)
@@ -140,13 +165,14 @@ class DiffusionPrior(nn.Module):
         text_embedding: Float[Tensor, "b e"],
         text_states: Float[Tensor, "b n d"],
         text_mask: Bool[Tensor, "b n"] | None = None,
+        guess: Float[Tensor, "b e"] | None = None,
     ) -> PriorConditioning:
         """Read a caption once, for all steps; the arguments are those of `forward`.  No gradient."""
         tokens = self.positions(self._text_tokens(text_embedding, text_states))
         cache = self.transformer.new_cache(tokens.shape[0], tokens.shape[1] + NUM_STEP_TOKENS)
         mask = _pad(text_mask)
         self.transformer(tokens, mask=None if mask is None else mask[:, :-NUM_STEP_TOKENS], cache=cache)
-        return PriorConditioning(cache, mask)
+        return PriorConditioning(cache, mask, self._known(guess))
 
     @torch.no_grad()
     def step(
@@ -161,7 +187,7 @@ class DiffusionPrior(nn.Module):
         """
         start = self.config.num_text_tokens + 1
         conditioning.cache.rewind(start)
-        tokens = self.positions(self._step_tokens(z_noised, t), start=start)
+        tokens = self.positions(self._step_tokens(z_noised, t, conditioning.guess), start=start)
         states = self.transformer(tokens, mask=conditioning.mask, cache=conditioning.cache)
         return self.out(states[:, -1])
 
@@ -175,9 +201,18 @@ class DiffusionPrior(nn.Module):
         embedding = self.text_embedding_in(text_embedding * self.config.text_scale)
         return torch.cat([self.text_in(text_states), embedding[:, None]], dim=1)
 
-    def _step_tokens(self, z_noised: Float[Tensor, "b e"], t: Shaped[Tensor, " b"]) -> Float[Tensor, "b 3 c"]:
-        """Diffusion step, noised embedding, query."""
-        noised = self.noised_in(z_noised)
+    def _known(self, guess: Float[Tensor, "b e"] | None) -> Float[Tensor, "b e"] | None:
+        """Normalise a guess, and refuse one too few or too many."""
+        if (guess is not None) != self.config.has_guess:
+            wanted = "a guess" if self.config.has_guess else "none: this prior was trained without"
+            raise BadRequest("no guess" if guess is None else "a guess", wanted)
+        return None if guess is None else self.normalise(guess)
+
+    def _step_tokens(
+        self, z_noised: Float[Tensor, "b e"], t: Shaped[Tensor, " b"], guess: Float[Tensor, "b e"] | None
+    ) -> Float[Tensor, "b 3 c"]:
+        """Diffusion step, noised embedding (with its guess beside it), query."""
+        noised = self.noised_in(z_noised if guess is None else torch.cat([z_noised, guess.to(z_noised.dtype)], dim=1))
         return torch.stack(
             [self.time(t).to(noised.dtype), noised, self.query.to(noised.dtype).expand_as(noised)], dim=1
         )
@@ -195,6 +230,8 @@ PRIOR_PRESETS: Mapping[str, DiffusionPriorConfig] = MappingProxyType(
             text_width=256,
             num_text_tokens=32,
             transformer=TransformerConfig(width=256, depth=6, heads=4, is_causal=True),
+            has_guess=True,
+            is_whitened=True,
             text_scale=16.0,
         ),
         "karlo": DiffusionPriorConfig(  # OpenAI CLIP L/14 in, raw embeddings normalised by stored statistics

@@ -4,6 +4,8 @@ Keys and values always stand in the order [context ; seen before ; own].  A cont
 picture is denoised, so its keys and values are computed by `project_context` once and handed in.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -12,6 +14,23 @@ from torch import Tensor, nn
 
 from opendalle.base.errors import require
 from opendalle.nn.kv_cache import KeysValues, KVCache
+
+
+@dataclass(frozen=True)
+class AttentionContext:
+    """A prompt as a network's attentions need it: computed once, used at every denoising step."""
+
+    layers: tuple[KeysValues, ...]  # one an attention, in the order in which the forward pass meets them
+    mask: Bool[Tensor, "b m"] | None  # True where a context token is real; None: all are
+
+    def rows(self, index: slice | Tensor) -> "AttentionContext":
+        """Keep some entries of the batch."""
+        mask = None if self.mask is None else self.mask[index]
+        return AttentionContext(tuple(layer.rows(index) for layer in self.layers), mask)
+
+    def mask_with(self, num_own: int) -> Bool[Tensor, "b 1 1 n"] | None:
+        """Return which keys a token may look at when `num_own` of its own kind follow the context's; None: all."""
+        return None if self.mask is None else F.pad(self.mask, (0, num_own), value=True)[:, None, None]
 
 
 class Attention(nn.Module):
@@ -76,7 +95,7 @@ class Attention(nn.Module):
 
 def attention_mask(
     real: Bool[Tensor, "b m"] | None, num_queries: int, num_keys: int, *, is_causal: bool, device: torch.device
-) -> Bool[Tensor, "#b 1 n m"]:
+) -> Bool[Tensor, "#b 1 #n m"]:
     """Combine padding and causality into one mask; the queries are the last tokens of the keys.
 
     A token always sees itself: a row without any key would be NaN, and nobody reads a padded token's output.

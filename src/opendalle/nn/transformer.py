@@ -1,7 +1,7 @@
 """One pre-norm transformer; CLIP's towers, the diffusion prior, GPT- and DiT-like networks are configurations of it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from opendalle.base.errors import require
-from opendalle.nn.attention import Attention, attention_mask
+from opendalle.nn.attention import Attention, AttentionContext, attention_mask
 from opendalle.nn.kv_cache import KVCache
 
 
@@ -26,6 +26,7 @@ class TransformerConfig:
     norm_eps: float = 1e-5  # added to the variance in layer norms
     dropout: float = 0.0  # of attention weights and of both residual branches, in training
     condition_width: int | None = None  # width of a vector that modulates every block (adaLN-Zero); None: none
+    context_width: int | None = None  # width of a context token that every block looks at too; None: no context
     final_norm: bool = True  # layer norm after the last block
 
     def __post_init__(self) -> None:
@@ -39,7 +40,9 @@ class TransformerConfig:
         require(self.activation in ("gelu", "quick_gelu"), f"activation {self.activation!r}", "gelu or quick_gelu")
         require(self.norm_eps > 0, f"norm_eps {self.norm_eps}", "a positive number")
         require(0 <= self.dropout < 1, f"dropout {self.dropout}", "0 <= dropout < 1")
-        require(self.condition_width is None or self.condition_width > 0, "condition_width 0", "a positive number")
+        for name in ("condition_width", "context_width"):
+            width = getattr(self, name)
+            require(width is None or width > 0, f"{name} {width}", "a positive number, or None")
 
 
 class FeedForward(nn.Module):
@@ -69,7 +72,9 @@ class Block(nn.Module):
         super().__init__()
         self.layer = layer
         self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.attention = Attention(config.width, config.heads, dropout=config.dropout)
+        self.attention = Attention(
+            config.width, config.heads, context_width=config.context_width, dropout=config.dropout
+        )
         self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.mlp = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
@@ -95,13 +100,15 @@ class Block(nn.Module):
         self,
         tokens: Float[Tensor, "b n d"],
         *,
-        mask: Bool[Tensor, "#b 1 n m"] | None,
+        mask: Bool[Tensor, "#b 1 #n m"] | None,
         is_causal: bool,
         condition: Float[Tensor, "b c"] | None,
+        context: AttentionContext | None,
         cache: KVCache | None,
     ) -> Float[Tensor, "b n d"]:
         """Run one block; the arguments are those of `Transformer.forward`, mask and causality already combined."""
-        seen = {"mask": mask, "is_causal": is_causal, "cache": cache, "layer": self.layer}
+        prompt = None if context is None else context.layers[self.layer]
+        seen = {"mask": mask, "is_causal": is_causal, "context": prompt, "cache": cache, "layer": self.layer}
         if self.modulation is None:
             tokens = tokens + self.dropout(self.attention(self.norm1(tokens), **seen))
             return tokens + self.dropout(self.mlp(self.norm2(tokens)))
@@ -120,6 +127,18 @@ class Transformer(nn.Module):
         self.config = config
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.final_norm else nn.Identity()
+
+    def prepare_context(
+        self, states: Float[Tensor, "b m d"], mask: Bool[Tensor, "b m"] | None = None
+    ) -> AttentionContext:
+        """Compute every block's keys and values of a context, when the config has a context_width.
+
+        Args:
+            states: context tokens.
+            mask: True where a token is real; None: all are.
+        """
+        attentions = [cast(Block, block).attention for block in self.blocks]
+        return AttentionContext(tuple(one.project_context(states) for one in attentions), mask)
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """Make an empty cache for `batch` rows of at most `capacity` tokens, in the weights' dtype and on their device.
@@ -145,6 +164,7 @@ class Transformer(nn.Module):
         *,
         mask: Bool[Tensor, "b m"] | None = None,
         condition: Float[Tensor, "b c"] | None = None,
+        context: AttentionContext | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "b n d"]:
         """Run all blocks.
@@ -153,17 +173,23 @@ class Transformer(nn.Module):
             tokens: with a cache, only those that follow the cached ones.
             mask: True where a token is real; over cached and new tokens, m in all; None: all are real.
             condition: vector of every row, when the config has a condition_width.
+            context: from `prepare_context`; every token sees all of it.  Not with a mask, a causal network or a cache.
             cache: tokens seen before; it grows by these.
         """
         num_new = tokens.shape[1]
+        assert context is None or (mask is None and cache is None and not self.config.is_causal), (
+            "a context stands alone"
+        )
         num_keys = num_new + (0 if cache is None else cache.length)
         is_plain = mask is None and num_new == num_keys  # then the kernel's own causal path serves, and no mask is made
         allowed = None
         if not is_plain and not (mask is None and num_new == 1):  # one new token sees everything before it
             allowed = attention_mask(mask, num_new, num_keys, is_causal=self.config.is_causal, device=tokens.device)
         is_causal = self.config.is_causal and is_plain
+        if context is not None:
+            allowed = context.mask_with(num_new)
         for block in self.blocks:
-            tokens = block(tokens, mask=allowed, is_causal=is_causal, condition=condition, cache=cache)
+            tokens = block(tokens, mask=allowed, is_causal=is_causal, condition=condition, context=context, cache=cache)
         if cache is not None:
             cache.advance(num_new)
         return self.norm(tokens)

@@ -18,9 +18,8 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from opendalle.base.errors import BadRequest, require
-from opendalle.nn.attention import Attention
+from opendalle.nn.attention import Attention, AttentionContext
 from opendalle.nn.embeddings import TimeEmbedding
-from opendalle.nn.kv_cache import KeysValues
 from opendalle.nn.residual import Conditioning, Resample, ResidualBlock
 
 Middle = Literal["attention", "residual", "none"]
@@ -82,19 +81,6 @@ class UNetConfig:
         return self.patch * 2 ** (len(self.levels) - 1)
 
 
-@dataclass(frozen=True)
-class UNetContext:
-    """A prompt as the U-Net's attention needs it: computed once, used at every denoising step."""
-
-    layers: tuple[KeysValues, ...]  # one an attention, in the order in which the forward pass meets them
-    mask: Bool[Tensor, "b m"] | None  # True where a context token is real; None: all are
-
-    def rows(self, index: slice | Tensor) -> "UNetContext":
-        """Keep some entries of the batch."""
-        mask = None if self.mask is None else self.mask[index]
-        return UNetContext(tuple(layer.rows(index) for layer in self.layers), mask)
-
-
 class PictureAttention(nn.Module):
     """Attention of a grid's cells over [context ; cells], added to the grid.
 
@@ -112,15 +98,14 @@ class PictureAttention(nn.Module):
         nn.init.zeros_(self.attention.out.weight)  # every attention starts as the identity
         nn.init.zeros_(self.attention.out.bias)
 
-    def forward(self, x: Float[Tensor, "b c h w"], context: UNetContext | None) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, "b c h w"], context: AttentionContext | None) -> Float[Tensor, "b c h w"]:
         """Let every cell look at the context and at all cells."""
         height = x.shape[2]
         cells = rearrange(self.norm(x), "b c h w -> b (h w) c")  # a view when x is channels_last
         mask, keys = None, None
         if context is not None:
             keys = context.layers[self.layer]
-            if context.mask is not None:
-                mask = F.pad(context.mask, (0, cells.shape[1]), value=True)[:, None, None]  # (b, 1, 1, m + h w)
+            mask = context.mask_with(cells.shape[1])
         mixed = self.attention(cells, mask=mask, context=keys)
         return x + rearrange(mixed, "b (h w) c -> b c h w", h=height)
 
@@ -154,7 +139,7 @@ class UNetBlock(nn.Module):
         self.takes_handed = resample != "up"  # on the way up: whether a grid of the way down is concatenated first
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, "b d"], context: UNetContext | None
+        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, "b d"], context: AttentionContext | None
     ) -> Float[Tensor, "b c2 h2 w2"]:
         """Transform a grid."""
         x = self.residual(x, time)
@@ -212,7 +197,9 @@ class UNet(nn.Module):
             nn.init.zeros_(self.conv_out.bias)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - else every call copies them
 
-    def prepare_context(self, states: Float[Tensor, "b m d"], mask: Bool[Tensor, "b m"] | None = None) -> UNetContext:
+    def prepare_context(
+        self, states: Float[Tensor, "b m d"], mask: Bool[Tensor, "b m"] | None = None
+    ) -> AttentionContext:
         """Compute every attention's keys and values of a prompt; they serve all denoising steps.
 
         Args:
@@ -220,7 +207,7 @@ class UNet(nn.Module):
             mask: True where a token is real; None: all are.
         """
         attentions = [module for module in self.modules() if isinstance(module, PictureAttention)]
-        return UNetContext(tuple(one.attention.project_context(states) for one in attentions), mask)
+        return AttentionContext(tuple(one.attention.project_context(states) for one in attentions), mask)
 
     def forward(
         self,
@@ -228,7 +215,7 @@ class UNet(nn.Module):
         t: Shaped[Tensor, " b"],
         *,
         embedding: Float[Tensor, "b d"] | None = None,
-        context: UNetContext | None = None,
+        context: AttentionContext | None = None,
     ) -> Float[Tensor, "b c2 h w"]:
         """Predict from a noised grid.
 

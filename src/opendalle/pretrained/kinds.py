@@ -21,6 +21,7 @@ from opendalle.clip.model import CLIP, CLIPConfig
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
 from opendalle.dalle2.decoder import Decoder, DecoderConfig
+from opendalle.dalle2.means import Guess, GuessConfig, Sketch, SketchConfig
 from opendalle.dalle2.pipeline import Dalle2, Dalle2Parts
 from opendalle.dalle2.prior import DiffusionPrior, DiffusionPriorConfig
 from opendalle.dalle2.settings import Dalle2Config
@@ -36,6 +37,8 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "codec-identity": (IdentityCodecConfig, IdentityCodec),
         "codec-kl": (KLAutoencoderConfig, KLAutoencoder),
         "dalle2-prior": (DiffusionPriorConfig, DiffusionPrior),
+        "dalle2-guess": (GuessConfig, Guess),
+        "dalle2-sketch": (SketchConfig, Sketch),
         "dalle2-decoder": (DecoderConfig, Decoder),
         "upsampler": (UpsamplerConfig, Upsampler),
         "judge": (JudgeConfig, Judge),
@@ -166,6 +169,10 @@ def _ready(device: Any) -> torch.device:
         raise BadConfig(f"the device {str(device)!r}", "one that torch finds here: cpu, cuda or mps") from None
 
 
+def _load_optional(name: str, model: ModelFolder, device: torch.device) -> Any:
+    return load_network(f"dalle2-{name}", model.part(name), device=device) if name in model.parts else None
+
+
 def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
     head = model.part("pipeline").config
     if missing := [name for name in ("siblings", "settings") if name not in head]:
@@ -182,6 +189,8 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
         prior=load_network("dalle2-prior", model.part("prior"), device=device),
         decoder=load_network("dalle2-decoder", model.part("decoder"), device=device),
         codec=load_folder(codec, device=device),
+        guess=_load_optional("guess", model, device),
+        sketch=_load_optional("sketch", model, device),
         upsampler=load_folder(upsampler, device=device) if upsampler is not None else None,
     )
     return Dalle2(parts, config, {"model": model.path.name, "sha256": model.sha256})

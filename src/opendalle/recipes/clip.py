@@ -3,31 +3,28 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from opendalle.base.errors import MissingExtra
 from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
 from opendalle.clip.distillation import TextDistillation, TextDistillationConfig
 from opendalle.clip.model import CLIP, PRESETS
 from opendalle.clip.objective import ContrastiveConfig, ContrastiveObjective
-from opendalle.clip.teacher import SentenceTeacher, everyday_words
-from opendalle.data.emoji.dataset import EmojiSet
+from opendalle.clip.teacher import SentenceTeacher
+from opendalle.clip.words import place_words
 from opendalle.data.loading import LoadingConfig
-from opendalle.data.sets import PictureSet
 from opendalle.pretrained.kinds import find_model, load_tokenizer
 from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
 from opendalle.recipes.data import CLIPBatches, open_set, some_captions, stamps_of
 from opendalle.recipes.stage import Stage, Work
+from opendalle.recipes.words import taught_sentences
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.training.config import AdamWConfig, TrainConfig
 
-TAUGHT_LANGUAGES = ("en", "zh")  # whose names and keywords the teacher embeds
-TAUGHT_CAPTIONS = 12_000  # of the set, as training draws them
-TAUGHT_WORDS = 12_000  # of everyday English
-NUM_SENTENCES = 96  # of all these, in every batch
+NUM_SENTENCES = 128  # that only the teacher explains, in every batch
+TEXT_AFTER = 6_000  # pictures before the text tower moves, where the teacher has placed its words
 
 
 def clip(
@@ -64,16 +61,23 @@ def clip(
         torch.manual_seed(seed)
         config = PRESETS["emoji"]
         source = open_set(data, config.size, scenes)
+        sentences = taught_sentences(source, seed)
         if tokenizer_of is not None:
             tokenizer = load_tokenizer(read_model(find_model(tokenizer_of)))
         else:
-            tokenizer = BytePairTokenizer.train(some_captions(source, captions, seed), config.vocab)
+            texts = [*some_captions(source, captions, seed), *(sentences[0] if sentences is not None else ())]
+            tokenizer = BytePairTokenizer.train(texts, config.vocab)
         network = CLIP(config)
-        sentences = taught_sentences(source, seed)
         distillation = None
         if sentences is not None:
+            if tokenizer.vocab_size == config.vocab:  # a tiny set fills no vocabulary
+                begin_with_words(network, tokenizer, sentences[0])
             distillation = TextDistillation(TextDistillationConfig(embed=config.embed, teacher=sentences[1].shape[1]))
-        objective = ContrastiveObjective(network, ContrastiveConfig(), distillation)
+        objective = ContrastiveObjective(
+            network,
+            ContrastiveConfig(text_after=0 if distillation is None else min(TEXT_AFTER, pictures // 10)),
+            distillation,
+        )
         loading = LoadingConfig(batch_size=batch_size, seed=seed, channels=config.channels)
 
         def finish() -> ModelFolder:
@@ -103,28 +107,19 @@ def clip(
     return (Stage(name="clip", part="clip", out=out, stamps=stamps, build=build),)
 
 
-def taught_sentences(source: PictureSet, seed: int) -> tuple[Sequence[str], Tensor] | None:
-    """Embed a set's words with the public teacher; None where the teacher is not installed.
+def begin_with_words(network: CLIP, tokenizer: BytePairTokenizer, sentences: Sequence[str]) -> None:
+    """Place the text tower's words by the public teacher.
 
     Args:
-        source: captions of it, and of a world all names and keywords; with them go common words of English.
-        seed: of the draw of captions.
+        network: fresh.
+        tokenizer: its own.
+        sentences: what tells how common each token is.
     """
-    try:
-        teacher = SentenceTeacher(num_threads=torch.get_num_threads())
-    except MissingExtra:
-        return None
-    words = [*some_captions(source, TAUGHT_CAPTIONS, seed), *everyday_words(TAUGHT_WORDS)]
-    if isinstance(source, EmojiSet):
-        words += [
-            word
-            for concept in source.world.concepts
-            if not concept.held_out
-            for language in TAUGHT_LANGUAGES
-            for word in (concept.names.get(language, ""), *concept.keywords.get(language, ())[:5])
-        ]
-    sentences = list(dict.fromkeys(word for word in words if word))
-    return sentences, torch.from_numpy(teacher(sentences))
+    texts = [tokenizer.decode([token]).strip() for token in range(tokenizer.vocab_size)]
+    ids = [token for sentence in sentences for token in tokenizer.encode(sentence)]
+    counts = np.bincount(ids, minlength=tokenizer.vocab_size).tolist()
+    words = ["" if "\ufffd" in text else text for text in texts]  # half a character is no text
+    place_words(network.text, words, counts, SentenceTeacher(num_threads=torch.get_num_threads()))
 
 
 if __name__ == "__main__":

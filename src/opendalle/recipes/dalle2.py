@@ -3,50 +3,53 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
-from opendalle.base.axes import Embeddings, Mask, States, Tokens
-from opendalle.base.errors import BadModel, require
+from opendalle.base.errors import require
 from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
-from opendalle.clip.model import CLIP
-from opendalle.codec.protocol import Codec
 from opendalle.dalle2.decoder import DECODER_PRESETS, Decoder
-from opendalle.dalle2.objectives import DecoderLossConfig, DecoderObjective, PriorLossConfig, PriorObjective
+from opendalle.dalle2.means import GUESS_PRESETS, SKETCH_PRESETS, Guess, Sketch
+from opendalle.dalle2.objectives import (
+    DecoderLossConfig,
+    DecoderObjective,
+    GuessObjective,
+    PriorLossConfig,
+    PriorObjective,
+    SketchObjective,
+)
 from opendalle.dalle2.pipeline import Dalle2, Dalle2Parts
 from opendalle.dalle2.prior import PRIOR_PRESETS, DiffusionPrior
-from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.data.embeddings import EmbeddingStore
-from opendalle.diffusion.grids import strided
-from opendalle.diffusion.schedules import Schedule
 from opendalle.pictures import composite
-from opendalle.pretrained.kinds import find_model, load_folder, load_network, load_tokenizer
+from opendalle.pretrained.kinds import load_network
 from opendalle.recipes.card import card_of
 from opendalle.recipes.clip import clip as clip_recipe
 from opendalle.recipes.codec import codec as codec_recipe
 from opendalle.recipes.command import main
+from opendalle.recipes.dalle2_folder import (
+    MEASURED,
+    NOISE_POWER,
+    SETTINGS,
+    SIBLINGS,
+    Shared,
+    noise_power,
+    siblings_of,
+    write_dalle2,
+)
 from opendalle.recipes.data import PairBatches, open_set, some_captions, stamps_of, write_pairs
 from opendalle.recipes.places import runs_beside, say
 from opendalle.recipes.stage import Stage, Work
 from opendalle.recipes.upsampler import upsampler as upsampler_recipe
-from opendalle.samplers.analytic import measure_noise_power
-from opendalle.samplers.guided import GuidedDenoise
-from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.training.config import AdamWConfig, TrainConfig
 
-SETTINGS = Dalle2Config(
-    prior=StageSettings(prediction="x0", steps=16, sampler="ddim", guidance=2.0, clip=5.0),
-    decoder=StageSettings(prediction="v", steps=20, sampler="ddim", guidance=3.0),
-    upsampler=StageSettings(prediction="x0", steps=8, sampler="ddim", clip=1.0),
-)
-NOISE_POWER = "noise_power.json"  # beside the prior's weights, until the pipeline's settings hold it
-MEASURED, MEASURED_STEPS = 512, 50  # pairs and steps on which the prior's noise is measured
+MEASURED_CAPTIONS = 4_096  # pairs on which the captions' spread is measured
 SHOWN = 24  # captions of the set on a sheet of samples, seeds 0, 1, 2, ...
-SIBLINGS = ("clip", "codec", "upsampler")
+MEAN_BATCH, MEAN_RATE = 256, 1.5e-3  # of guess and sketch: a regression bears, and wants, larger batches
+GUESS_NOISE = 0.1  # of the spread along every principal axis, on the caption's embedding
+EMBEDDING_NOISE = 0.15  # of the spread along every principal axis, on what sketch and decoder read
 
 
 def dalle2(
@@ -63,10 +66,12 @@ def dalle2(
     clip_pictures: int = 400_000,
     codec_pictures: int = 400_000,
     upsampler_pictures: int = 200_000,
+    guess_pictures: int = 1_000_000,
     prior_pictures: int = 400_000,
+    sketch_pictures: int = 2_000_000,
     decoder_pictures: int = 400_000,
-    batch_size: int = 64,
-    learning_rate: float = 6e-4,
+    batch_size: int = 32,
+    learning_rate: float = 1.4e-3,
     seed: int = 2,
 ) -> tuple[Stage, ...]:
     """Train DALL·E 2: first whatever of CLIP, codec and upsampler is not given, then prior, then decoder.
@@ -89,10 +94,12 @@ def dalle2(
         clip_pictures: length of CLIP's run, if it is trained.
         codec_pictures: length of the codec's run, if it is trained.
         upsampler_pictures: length of the upsampler's run, if it is trained.
+        guess_pictures: length of the guess's run, some ten times as fast a picture as the prior's.
         prior_pictures: length of the prior's run.
+        sketch_pictures: length of the sketch's run, some fifty times as fast a picture as the decoder's.
         decoder_pictures: length of the decoder's run.
-        batch_size: pictures a step.
-        learning_rate: at its top.
+        batch_size: pictures a step of prior and decoder.
+        learning_rate: of both, at its top.
         seed: of weights, order and chance.
 
     Raises:
@@ -116,7 +123,9 @@ def dalle2(
         pairs=pairs,
         scenes=scenes,
         styles=styles,
+        guess_pictures=guess_pictures,
         prior_pictures=prior_pictures,
+        sketch_pictures=sketch_pictures,
         decoder_pictures=decoder_pictures,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -127,7 +136,7 @@ def dalle2(
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The last two stages: prior and decoder over frozen siblings and one store of precomputed pairs."""
+    """The last four stages: guess, prior, sketch and decoder over frozen siblings and one store of pairs."""
 
     data: Path  # the picture set
     out: Path  # the model folder to write
@@ -135,7 +144,9 @@ class Plan:
     pairs: int  # draws of the set that are encoded once
     scenes: float | None  # share of them that are scenes; None: the world's own
     styles: str | None  # of a world's drawings, between commas; None: all
+    guess_pictures: int  # length of the guess's run
     prior_pictures: int  # length of the prior's run
+    sketch_pictures: int  # length of the sketch's run
     decoder_pictures: int  # length of the decoder's run
     batch_size: int  # pictures a step
     learning_rate: float  # at its top
@@ -146,11 +157,23 @@ class Plan:
         """Where the prior lies until the decoder joins it."""
         return self.out.parent / f"{self.out.name}-prior"
 
-    def stages(self) -> tuple[Stage, Stage]:
-        """Return the prior's stage and the decoder's."""
+    @property
+    def guess_place(self) -> Path:
+        """Where the guess lies until the decoder joins it."""
+        return self.out.parent / f"{self.out.name}-guess"
+
+    @property
+    def sketch_place(self) -> Path:
+        """Where the sketch lies until the decoder joins it."""
+        return self.out.parent / f"{self.out.name}-sketch"
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the stages of guess, prior, sketch and decoder."""
         shared = {"stamps": self.stamps, "prepare": self.encode}
         return (
+            Stage(name="guess", part="guess", out=self.guess_place, build=self.guess, **shared),
             Stage(name="prior", part="prior", out=self.prior_place, build=self.prior, **shared),
+            Stage(name="sketch", part="sketch", out=self.sketch_place, build=self.sketch, **shared),
             Stage(name="decoder", part="decoder", out=self.out, build=self.decoder, **shared),
         )
 
@@ -187,26 +210,67 @@ class Plan:
             say("stopped while pairs were encoded; those that are done are kept")
         return whole
 
+    def guess(self) -> Work:
+        """Build the guess's run."""
+        shared, store = self._open()
+        torch.manual_seed(self.seed + 3)
+        network = Guess(GUESS_PRESETS["emoji"])
+        batch = next(PairBatches(store, min(MEASURED_CAPTIONS, self.pairs), self.seed, with_grid=False)(0))
+        network.measure(shared.read(batch.ids, batch.mask)[0], torch.from_numpy(store.array("z")).float())
+
+        def finish() -> ModelFolder:
+            part = Part(to_plain(network.config), network.state_dict(), storage="int8-row")
+            card = card_of("dalle2", self.data, pictures=self.guess_pictures, seed=self.seed)
+            return write_model(self.guess_place, kind="dalle2-guess", parts={"guess": part}, card=card)
+
+        return Work(
+            objective=GuessObjective(network, shared.read, shared.empty, PriorLossConfig(), GUESS_NOISE),
+            batches=PairBatches(store, MEAN_BATCH, self.seed + 3, with_grid=False),
+            config=self._mean_config(self.guess_pictures),
+            finish=finish,
+        )
+
     def prior(self) -> Work:
         """Build the prior's run."""
         shared, store = self._open()
         torch.manual_seed(self.seed)
         network = DiffusionPrior(PRIOR_PRESETS["emoji"])
-        z = torch.from_numpy(store.array("z")).float()
-        network.set_statistics(z.mean(0), z.std(0).clamp_min(1e-4))
+        network.measure(torch.from_numpy(store.array("z")).float())
         schedule = SETTINGS.prior.make_schedule()
+        guess: Guess = load_network("dalle2-guess", read_model(self.guess_place).part("guess"))
 
         def finish() -> ModelFolder:
-            power = noise_power(network, schedule, shared, PairBatches(store, MEASURED, self.seed, with_grid=False))
+            power = noise_power(
+                network, guess, schedule, shared, PairBatches(store, MEASURED, self.seed, with_grid=False)
+            )
             extra = {NOISE_POWER: {"noise_power": [round(one, 6) for one in power]}}
             part = Part(to_plain(network.config), network.state_dict(), storage="int8-row", extra=extra)
             card = card_of("dalle2", self.data, pictures=self.prior_pictures, seed=self.seed)
             return write_model(self.prior_place, kind="dalle2-prior", parts={"prior": part}, card=card)
 
         return Work(
-            objective=PriorObjective(network, schedule, shared.read, shared.empty, PriorLossConfig()),
+            objective=PriorObjective(network, schedule, shared.read, shared.empty, PriorLossConfig(), guess),
             batches=PairBatches(store, self.batch_size, self.seed, with_grid=False),
             config=self._train_config(self.prior_pictures, weight_decay=0.06),
+            finish=finish,
+        )
+
+    def sketch(self) -> Work:
+        """Build the sketch's run."""
+        _, store = self._open()
+        torch.manual_seed(self.seed + 2)
+        network = Sketch(SKETCH_PRESETS["emoji"])
+        network.mean.whitening.fit(torch.from_numpy(store.array("z")).float())
+
+        def finish() -> ModelFolder:
+            part = Part(to_plain(network.config), network.state_dict(), storage="int8-row")
+            card = card_of("dalle2", self.data, pictures=self.sketch_pictures, seed=self.seed)
+            return write_model(self.sketch_place, kind="dalle2-sketch", parts={"sketch": part}, card=card)
+
+        return Work(
+            objective=SketchObjective(network, EMBEDDING_NOISE),
+            batches=PairBatches(store, MEAN_BATCH, self.seed + 2, with_grid=True),
+            config=self._mean_config(self.sketch_pictures),
             finish=finish,
         )
 
@@ -214,20 +278,31 @@ class Plan:
         """Build the decoder's run."""
         shared, store = self._open()
         torch.manual_seed(self.seed + 1)
-        network = Decoder(DECODER_PRESETS["emoji"]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = Decoder(DECODER_PRESETS["emoji"])
         schedule = SETTINGS.decoder.make_schedule()
-        loss = DecoderLossConfig(prediction=SETTINGS.decoder.prediction, embedding_noise=0.2)
+        loss = DecoderLossConfig(
+            prediction=SETTINGS.decoder.prediction, embedding_noise=EMBEDDING_NOISE, caption_drop=0.3
+        )
+        guess: Guess = load_network("dalle2-guess", read_model(self.guess_place).part("guess"))
+        sketch: Sketch = load_network("dalle2-sketch", read_model(self.sketch_place).part("sketch"))
 
         def finish() -> ModelFolder:
             card = card_of("dalle2", self.data, pictures=self.decoder_pictures, seed=self.seed)
-            return write_dalle2(self.out, read_model(self.prior_place), network, self.places, card)
+            prior = read_model(self.prior_place)
+            return write_dalle2(self.out, guess, prior, sketch, network, self.places, card)
 
         prompts = some_captions(open_set(self.data, shared.codec.picture_size, 0.0, self.styles), SHOWN, self.seed)
 
         def draw() -> list[Image.Image]:
             prior: DiffusionPrior = load_network("dalle2-prior", read_model(self.prior_place).part("prior"))
             parts = Dalle2Parts(
-                tokenizer=shared.tokenizer, clip=shared.clip, prior=prior, decoder=network, codec=shared.codec
+                tokenizer=shared.tokenizer,
+                clip=shared.clip,
+                guess=guess,
+                prior=prior,
+                sketch=sketch,
+                decoder=network,
+                codec=shared.codec,
             )
             side, seeds = shared.codec.picture_size, range(len(prompts))
             samples = Dalle2(parts, SETTINGS).generate_many(prompts, seeds, width=side, height=side)
@@ -235,7 +310,7 @@ class Plan:
 
         return Work(
             draw=draw,
-            objective=DecoderObjective(network, schedule, shared.read, shared.empty, loss),
+            objective=DecoderObjective(network, schedule, shared.read, shared.empty, loss, sketch),
             batches=PairBatches(store, self.batch_size, self.seed + 1, with_grid=True),
             config=self._train_config(self.decoder_pictures, weight_decay=0.01),
             finish=finish,
@@ -253,6 +328,10 @@ class Plan:
         if done % 5_120 == 0:
             say(f"encoded {done:,} of {self.pairs:,}")
 
+    def _mean_config(self, length: int) -> TrainConfig:
+        config = self._train_config(length, weight_decay=0.01)
+        return replace(config, batch_size=MEAN_BATCH, optimiser=replace(config.optimiser, learning_rate=MEAN_RATE))
+
     def _train_config(self, length: int, weight_decay: float) -> TrainConfig:
         return TrainConfig(
             pictures=length,
@@ -263,89 +342,6 @@ class Plan:
             final_rate=0.02,
             ema_halflife=15_000,
         )
-
-
-def siblings_of(model: Path) -> dict[str, Path]:
-    """Return where the networks lie that a DALL·E 2 shares with others: role -> folder.
-
-    Args:
-        model: its folder, or a bundled name.
-
-    Raises:
-        BadModel: when it is no DALL·E 2.
-    """
-    folder = read_model(find_model(model))
-    if folder.kind != "dalle2":
-        came = f"{folder.path} of kind {folder.kind!r}, to take CLIP, codec and upsampler from"
-        raise BadModel(came, "a DALL·E 2", "Other models are given by --clip, --codec and --upsampler.")
-    named = folder.part("pipeline").config["siblings"]
-    return {role: find_model(about["name"], beside=folder.path) for role, about in named.items()}
-
-
-class Shared:
-    """The frozen networks that prior and decoder are trained against.
-
-    Args:
-        places: role -> model folder.
-    """
-
-    def __init__(self, places: Mapping[str, Path]) -> None:
-        clip, codec = read_model(find_model(places["clip"])), read_model(find_model(places["codec"]))
-        self.clip: CLIP = load_folder(clip)
-        self.codec: Codec = load_folder(codec)
-        self.tokenizer: BytePairTokenizer = load_tokenizer(clip)
-        empty = self.tokenizer.pack([""], self.clip.config.context)
-        self.empty = torch.from_numpy(empty.ids)[0], torch.from_numpy(empty.mask)[0]
-
-    def read(self, ids: Tokens, mask: Mask) -> tuple[Embeddings, States]:
-        """Read captions with the frozen text tower."""
-        longest = int(mask.sum(dim=1).amax())
-        with torch.no_grad():
-            text = self.clip.encode_text(ids[:, :longest], mask[:, :longest])  # padding comes last: nothing sees it
-        return text.pooled, F.pad(text.states, (0, 0, 0, ids.shape[1] - longest))
-
-
-def noise_power(prior: DiffusionPrior, schedule: Schedule, shared: Shared, batches: PairBatches) -> tuple[float, ...]:
-    """Measure what Analytic-DPM needs to know of a trained prior; the paper samples its prior so (appendix C).
-
-    Args:
-        prior: trained.
-        schedule: of its training.
-        shared: CLIP, for the captions.
-        batches: pairs; the first batch is measured on.
-    """
-    batch = next(batches(0))
-    conditioning = prior.condition(*shared.read(batch.ids, batch.mask), batch.mask)
-    denoise = GuidedDenoise(
-        prior.step, {"conditioning": conditioning}, schedule=schedule, prediction=SETTINGS.prior.prediction
-    )
-    grid = strided(schedule.num_steps, MEASURED_STEPS)
-    return measure_noise_power(denoise, [prior.normalise(batch.z)], schedule, grid, torch.Generator().manual_seed(0))
-
-
-def write_dalle2(
-    out: Path, prior: ModelFolder, decoder: Decoder, places: Mapping[str, Path], card: Mapping[str, Any]
-) -> ModelFolder:
-    """Put a trained decoder and prior into one model folder that names its siblings.
-
-    Args:
-        out: the model folder to write.
-        prior: the prior's own folder.
-        decoder: the trained network.
-        places: role -> sibling's folder.
-        card: where all comes from.
-    """
-    network = load_network("dalle2-prior", prior.part("prior"))
-    named = {role: read_model(find_model(place)) for role, place in places.items()}
-    measured = prior.part("prior").extra(NOISE_POWER)  # noqa: S610 - no database here
-    settings = replace(SETTINGS, prior=replace(SETTINGS.prior, **measured))
-    siblings = {role: {"name": model.path.resolve().name, "sha256": model.sha256} for role, model in named.items()}
-    parts = {
-        "prior": Part(to_plain(network.config), network.state_dict(), storage="int8-row"),
-        "decoder": Part(to_plain(decoder.config), decoder.state_dict(), storage="int8-row"),
-        "pipeline": Part({"settings": to_plain(settings), "siblings": siblings}),
-    }
-    return write_model(out, kind="dalle2", parts=parts, card=card)
 
 
 if __name__ == "__main__":

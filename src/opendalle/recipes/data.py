@@ -24,6 +24,7 @@ from opendalle.codec.protocol import Codec
 from opendalle.dalle2.objectives import PairBatch
 from opendalle.data.embeddings import EmbeddingStore, StoreWriter
 from opendalle.data.emoji.dataset import EmojiSet, EmojiSetConfig
+from opendalle.data.emoji.lexicon import STYLE_WORDS
 from opendalle.data.emoji.truth import SCENE_KINDS
 from opendalle.data.emoji.world import World
 from opendalle.data.folder import FolderSet, FolderSetConfig
@@ -128,10 +129,36 @@ def some_captions(pictures: PictureSet, count: int, seed: int) -> list[str]:
 
 
 def concept_of(truth: Any) -> int:
-    """Number what a lone drawing shows, so that two captions of one concept are not told apart; -1 where unknown."""
+    """Number what a lone drawing shows, so that captions of one concept are not told apart; -1 where unknown."""
     if not truth or truth.get("kind") not in ("single", "plain"):
         return -1
     return zlib.crc32(truth["things"][0]["key"].encode())
+
+
+def aspects_of(truth: Any) -> tuple[int, int]:
+    """Number the style and the background of a lone drawing; -1, -1 of anything else.
+
+    Args:
+        truth: of an example.
+    """
+    if concept_of(truth) < 0:
+        return -1, -1
+    return zlib.crc32(truth["style"].encode()), zlib.crc32((truth["background"] or "").encode())
+
+
+def said_of(truth: Any, caption: str) -> tuple[int, int]:
+    """Return of `aspects_of` what a caption names: a style in its own words, and every background but none.
+
+    Args:
+        truth: of an example.
+        caption: one that is true of it.
+    """
+    style, background = aspects_of(truth)
+    if style < 0:
+        return -1, -1
+    words, caption = STYLE_WORDS[truth["style"]], caption.lower()
+    is_named = any(word.lower() in caption for word in (*words.adjectives, *words.phrases, *words.zh))
+    return style if is_named else -1, background if truth["background"] else -1
 
 
 class CLIPBatches:
@@ -171,6 +198,8 @@ class CLIPBatches:
                 ids=torch.from_numpy(ids),
                 mask=torch.from_numpy(mask),
                 concepts=torch.tensor([concept_of(truth) for truth in batch.truths]),
+                aspects=torch.tensor([aspects_of(truth) for truth in batch.truths]),
+                said=torch.tensor([said_of(*both) for both in zip(batch.truths, batch.captions, strict=True)]),
                 sentences=self._sentences(batch.position),
             )
 

