@@ -47,9 +47,7 @@ def emoji(
     from opendalle.data.emoji import build, fetch, sources  # resvg and numpy enter here
 
     if packages is None:
-        from platformdirs import user_cache_path
-
-        packages = user_cache_path("opendalle") / "packages"
+        packages = sources.packages_place()
         fetch.fetch_packages(packages, (*sources.SOURCES, sources.WORDNET))
     with progress("drawing concepts", None) as advance:
         for step in build.build_world(packages, out, limit=limit):

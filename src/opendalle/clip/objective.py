@@ -249,10 +249,9 @@ def known_of(batch: CaptionedBatch) -> Known:
         batch: captioned pictures.
     """
     unknown = torch.full((len(batch),), -1, device=batch.ids.device)
-    open_ = unknown[:, None]
     return Known(
         captions=torch.unique(batch.ids, dim=0, return_inverse=True)[1],
         concepts=unknown if batch.concepts is None else batch.concepts,
-        aspects=open_ if batch.aspects is None else batch.aspects,
-        said=open_ if batch.said is None else batch.said,
+        aspects=unknown[:, None] if batch.aspects is None else batch.aspects,
+        said=unknown[:, None] if batch.said is None else batch.said,
     )

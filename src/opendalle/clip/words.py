@@ -17,6 +17,7 @@ from jaxtyping import Float32
 
 from opendalle.base.errors import require
 from opendalle.clip.model import TextTower
+from opendalle.nn.whitening import principal_axes
 
 COMMON = 1e-3  # a of the weights: a token this frequent counts half
 SPREAD = 0.05  # standard deviation of the placed numbers; layer norms make it one, positions are 0.01
@@ -43,10 +44,9 @@ def place_words(tower: TextTower, words: Sequence[str], counts: Sequence[int], t
     require(int(told.sum()) >= width, f"{int(told.sum())} words", f"at least {width}, one for each axis")
     vectors = torch.from_numpy(teacher([word for word in words if word])).double()
     require(vectors.shape[1] >= width, f"a teacher of {vectors.shape[1]} numbers", f"at least {width}")
-    vectors = vectors - vectors.mean(dim=0)
-    axes = torch.linalg.eigh(vectors.T @ vectors).eigenvectors[:, -width:].flip(1)  # the principal ones, widest first
+    mean, axes, _ = principal_axes(vectors)
     frequency = torch.tensor(counts, dtype=torch.float64)[told] / max(1, sum(counts))
-    placed = (vectors @ axes) * (COMMON / (COMMON + frequency))[:, None]
+    placed = ((vectors - mean) @ axes[:, :width]) * (COMMON / (COMMON + frequency))[:, None]
     tower.tokens.weight.zero_()
     tower.tokens.weight[told] = (placed / placed.std() * SPREAD).to(tower.tokens.weight)
     if tower.words is not None:

@@ -17,7 +17,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from opendalle.base.errors import BadRequest, require
+from opendalle.base.errors import require
+from opendalle.dalle2.means import check_given
 from opendalle.nn.attention import AttentionContext
 from opendalle.nn.embeddings import LearnedPositions
 from opendalle.nn.grid_transformer import GridTransformer, GridTransformerConfig
@@ -169,9 +170,7 @@ class Decoder(nn.Module):
         Raises:
             BadRequest: when there is a sketch and the decoder takes none, or the other way round.
         """
-        if (sketch is not None) != self.config.has_sketch:
-            wanted = "a sketch" if self.config.has_sketch else "none: this decoder was trained without"
-            raise BadRequest("no sketch" if sketch is None else "a sketch", wanted)
+        check_given("sketch", sketch, wanted=self.config.has_sketch)
         scale = self.config.embedding_scale
         z = z * scale
         if has_embedding is not None:

@@ -17,12 +17,28 @@ from types import MappingProxyType
 
 import torch
 from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
 
 from opendalle.base.axes import Embeddings, Grid
-from opendalle.base.errors import require
+from opendalle.base.errors import BadRequest, require
 from opendalle.nn.regression import VectorRegression
 from opendalle.nn.whitening import Whitening
+
+
+def check_given(name: str, given: Tensor | None, *, wanted: bool) -> None:
+    """Refuse a mean that a network was trained without, and a network that misses the one it was trained with.
+
+    Args:
+        name: of the mean: guess or sketch.
+        given: what came.
+        wanted: whether the network takes it.
+
+    Raises:
+        BadRequest: when the two differ.
+    """
+    if (given is not None) != wanted:
+        came = f"no {name}" if given is None else f"a {name}"
+        raise BadRequest(came, f"a {name}" if wanted else "none: this network was trained without")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -305,7 +305,7 @@ def without_captions(
 
 
 def without_common_padding(ids: Tokens, mask: Mask) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
-    """Cut captions to the longest of them: no attention sees what is cut, and its keys cost a quarter of a step.
+    """Cut captions to the longest of them: nothing sees padding, which comes last, yet its keys cost time.
 
     Args:
         ids: packed captions, padding last.

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from opendalle.base.errors import BadRequest, require
+from opendalle.dalle2.means import check_given
 from opendalle.nn.embeddings import LearnedPositions, TimeEmbedding
 from opendalle.nn.kv_cache import KVCache
 from opendalle.nn.transformer import Transformer, TransformerConfig
@@ -203,9 +204,7 @@ class DiffusionPrior(nn.Module):
 
     def _known(self, guess: Float[Tensor, "b e"] | None) -> Float[Tensor, "b e"] | None:
         """Normalise a guess, and refuse one too few or too many."""
-        if (guess is not None) != self.config.has_guess:
-            wanted = "a guess" if self.config.has_guess else "none: this prior was trained without"
-            raise BadRequest("no guess" if guess is None else "a guess", wanted)
+        check_given("guess", guess, wanted=self.config.has_guess)
         return None if guess is None else self.normalise(guess)
 
     def _step_tokens(

@@ -95,7 +95,7 @@ class Attention(nn.Module):
 
 def attention_mask(
     real: Bool[Tensor, "b m"] | None, num_queries: int, num_keys: int, *, is_causal: bool, device: torch.device
-) -> Bool[Tensor, "#b 1 #n m"]:
+) -> Bool[Tensor, "#b 1 n m"]:
     """Combine padding and causality into one mask; the queries are the last tokens of the keys.
 
     A token always sees itself: a row without any key would be NaN, and nobody reads a padded token's output.

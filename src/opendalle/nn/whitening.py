@@ -50,12 +50,10 @@ class Whitening(nn.Module):
         """
         require(len(z) >= 2, f"{len(z)} embeddings", "two or more")
         require(floor > 0, f"a floor of {floor}", "a positive spread")
-        mean = z.double().mean(dim=0)
-        centred = z.double() - mean
-        spread, axes = torch.linalg.eigh(centred.T @ centred / len(z))
+        mean, axes, std = principal_axes(z)
         self.mean.copy_(mean)
-        self.axes.copy_(axes.flip(1).flatten())  # widest first
-        self.std.copy_(spread.flip(0).clamp_min(0).sqrt().clamp_min(floor))
+        self.axes.copy_(axes.flatten())
+        self.std.copy_(std.clamp_min(floor))
 
     def forward(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b e"]:
         """Whiten; a new tensor."""
@@ -68,3 +66,17 @@ class Whitening(nn.Module):
     def _matrix(self, like: Tensor) -> Float[Tensor, "e e"]:
         width = self.mean.shape[0]
         return self.axes.view(width, width).to(like.dtype)
+
+
+def principal_axes(
+    z: Float[Tensor, "n e"],
+) -> tuple[Float[Tensor, " e"], Float[Tensor, "e e"], Float[Tensor, " e"]]:
+    """Return mean, principal axes (columns, the widest first) and the spread along each, in float64.
+
+    Args:
+        z: vectors, one a row.
+    """
+    mean = z.double().mean(dim=0)
+    centred = z.double() - mean
+    variance, axes = torch.linalg.eigh(centred.T @ centred / len(z))
+    return mean, axes.flip(1), variance.flip(0).clamp_min(0).sqrt()

@@ -169,10 +169,6 @@ def _ready(device: Any) -> torch.device:
         raise BadConfig(f"the device {str(device)!r}", "one that torch finds here: cpu, cuda or mps") from None
 
 
-def _load_optional(name: str, model: ModelFolder, device: torch.device) -> Any:
-    return load_network(f"dalle2-{name}", model.part(name), device=device) if name in model.parts else None
-
-
 def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
     head = model.part("pipeline").config
     if missing := [name for name in ("siblings", "settings") if name not in head]:
@@ -183,14 +179,19 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
     upsampler = sibling(model, siblings, "upsampler") if "upsampler" in siblings else None
     if upsampler is not None and config.upsampler is None:
         raise BadModel(f"{model.path} with an upsampler but no settings for it", "both, or neither")
+
+    def own(name: str) -> Any:
+        return load_network(f"dalle2-{name}", model.part(name), device=device)
+
+    prior, decoder = own("prior"), own("decoder")
     parts = Dalle2Parts(
         tokenizer=load_tokenizer(clip),
         clip=load_folder(clip, device=device),
-        prior=load_network("dalle2-prior", model.part("prior"), device=device),
-        decoder=load_network("dalle2-decoder", model.part("decoder"), device=device),
+        prior=prior,
+        decoder=decoder,
         codec=load_folder(codec, device=device),
-        guess=_load_optional("guess", model, device),
-        sketch=_load_optional("sketch", model, device),
+        guess=own("guess") if prior.config.has_guess else None,
+        sketch=own("sketch") if decoder.config.has_sketch else None,
         upsampler=load_folder(upsampler, device=device) if upsampler is not None else None,
     )
     return Dalle2(parts, config, {"model": model.path.name, "sha256": model.sha256})

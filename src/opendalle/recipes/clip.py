@@ -68,16 +68,13 @@ def clip(
             texts = [*some_captions(source, captions, seed), *(sentences[0] if sentences is not None else ())]
             tokenizer = BytePairTokenizer.train(texts, config.vocab)
         network = CLIP(config)
-        distillation = None
+        distillation, rest = None, 0
         if sentences is not None:
             if tokenizer.vocab_size == config.vocab:  # a tiny set fills no vocabulary
                 begin_with_words(network, tokenizer, sentences[0])
+                rest = min(TEXT_AFTER, pictures // 10)
             distillation = TextDistillation(TextDistillationConfig(embed=config.embed, teacher=sentences[1].shape[1]))
-        objective = ContrastiveObjective(
-            network,
-            ContrastiveConfig(text_after=0 if distillation is None else min(TEXT_AFTER, pictures // 10)),
-            distillation,
-        )
+        objective = ContrastiveObjective(network, ContrastiveConfig(text_after=rest), distillation)
         loading = LoadingConfig(batch_size=batch_size, seed=seed, channels=config.channels)
 
         def finish() -> ModelFolder:

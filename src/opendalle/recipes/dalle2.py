@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -152,28 +153,21 @@ class Plan:
     learning_rate: float  # at its top
     seed: int  # of weights, order and chance
 
-    @property
-    def prior_place(self) -> Path:
-        """Where the prior lies until the decoder joins it."""
-        return self.out.parent / f"{self.out.name}-prior"
+    def place_of(self, name: str) -> Path:
+        """Return where guess, prior or sketch lies until the decoder joins it.
 
-    @property
-    def guess_place(self) -> Path:
-        """Where the guess lies until the decoder joins it."""
-        return self.out.parent / f"{self.out.name}-guess"
-
-    @property
-    def sketch_place(self) -> Path:
-        """Where the sketch lies until the decoder joins it."""
-        return self.out.parent / f"{self.out.name}-sketch"
+        Args:
+            name: of the network.
+        """
+        return self.out.parent / f"{self.out.name}-{name}"
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of guess, prior, sketch and decoder."""
         shared = {"stamps": self.stamps, "prepare": self.encode}
         return (
-            Stage(name="guess", part="guess", out=self.guess_place, build=self.guess, **shared),
-            Stage(name="prior", part="prior", out=self.prior_place, build=self.prior, **shared),
-            Stage(name="sketch", part="sketch", out=self.sketch_place, build=self.sketch, **shared),
+            Stage(name="guess", part="guess", out=self.place_of("guess"), build=self.guess, **shared),
+            Stage(name="prior", part="prior", out=self.place_of("prior"), build=self.prior, **shared),
+            Stage(name="sketch", part="sketch", out=self.place_of("sketch"), build=self.sketch, **shared),
             Stage(name="decoder", part="decoder", out=self.out, build=self.decoder, **shared),
         )
 
@@ -219,9 +213,7 @@ class Plan:
         network.measure(shared.read(batch.ids, batch.mask)[0], torch.from_numpy(store.array("z")).float())
 
         def finish() -> ModelFolder:
-            part = Part(to_plain(network.config), network.state_dict(), storage="int8-row")
-            card = card_of("dalle2", self.data, pictures=self.guess_pictures, seed=self.seed)
-            return write_model(self.guess_place, kind="dalle2-guess", parts={"guess": part}, card=card)
+            return self._write("guess", network, self.guess_pictures)
 
         return Work(
             objective=GuessObjective(network, shared.read, shared.empty, PriorLossConfig(), GUESS_NOISE),
@@ -237,16 +229,14 @@ class Plan:
         network = DiffusionPrior(PRIOR_PRESETS["emoji"])
         network.measure(torch.from_numpy(store.array("z")).float())
         schedule = SETTINGS.prior.make_schedule()
-        guess: Guess = load_network("dalle2-guess", read_model(self.guess_place).part("guess"))
+        guess: Guess = self._read("guess")
 
         def finish() -> ModelFolder:
             power = noise_power(
                 network, guess, schedule, shared, PairBatches(store, MEASURED, self.seed, with_grid=False)
             )
             extra = {NOISE_POWER: {"noise_power": [round(one, 6) for one in power]}}
-            part = Part(to_plain(network.config), network.state_dict(), storage="int8-row", extra=extra)
-            card = card_of("dalle2", self.data, pictures=self.prior_pictures, seed=self.seed)
-            return write_model(self.prior_place, kind="dalle2-prior", parts={"prior": part}, card=card)
+            return self._write("prior", network, self.prior_pictures, extra)
 
         return Work(
             objective=PriorObjective(network, schedule, shared.read, shared.empty, PriorLossConfig(), guess),
@@ -263,9 +253,7 @@ class Plan:
         network.mean.whitening.fit(torch.from_numpy(store.array("z")).float())
 
         def finish() -> ModelFolder:
-            part = Part(to_plain(network.config), network.state_dict(), storage="int8-row")
-            card = card_of("dalle2", self.data, pictures=self.sketch_pictures, seed=self.seed)
-            return write_model(self.sketch_place, kind="dalle2-sketch", parts={"sketch": part}, card=card)
+            return self._write("sketch", network, self.sketch_pictures)
 
         return Work(
             objective=SketchObjective(network, EMBEDDING_NOISE),
@@ -283,18 +271,18 @@ class Plan:
         loss = DecoderLossConfig(
             prediction=SETTINGS.decoder.prediction, embedding_noise=EMBEDDING_NOISE, caption_drop=0.3
         )
-        guess: Guess = load_network("dalle2-guess", read_model(self.guess_place).part("guess"))
-        sketch: Sketch = load_network("dalle2-sketch", read_model(self.sketch_place).part("sketch"))
+        guess: Guess = self._read("guess")
+        sketch: Sketch = self._read("sketch")
 
         def finish() -> ModelFolder:
             card = card_of("dalle2", self.data, pictures=self.decoder_pictures, seed=self.seed)
-            prior = read_model(self.prior_place)
+            prior = read_model(self.place_of("prior"))
             return write_dalle2(self.out, guess, prior, sketch, network, self.places, card)
 
         prompts = some_captions(open_set(self.data, shared.codec.picture_size, 0.0, self.styles), SHOWN, self.seed)
 
         def draw() -> list[Image.Image]:
-            prior: DiffusionPrior = load_network("dalle2-prior", read_model(self.prior_place).part("prior"))
+            prior: DiffusionPrior = self._read("prior")
             parts = Dalle2Parts(
                 tokenizer=shared.tokenizer,
                 clip=shared.clip,
@@ -319,6 +307,18 @@ class Plan:
     def _open(self) -> tuple["Shared", EmbeddingStore]:
         """Load the siblings and the pairs."""
         return Shared(self.places), EmbeddingStore(self._pairs_place, stamps=self.stamps())
+
+    def _write(
+        self, name: str, network: Guess | DiffusionPrior | Sketch, pictures: int, extra: Mapping[str, Any] | None = None
+    ) -> ModelFolder:
+        """Write a network that has been trained into a folder of its own."""
+        part = Part(to_plain(network.config), network.state_dict(), storage="int8-row", extra=extra or {})
+        card = card_of("dalle2", self.data, pictures=pictures, seed=self.seed)
+        return write_model(self.place_of(name), kind=f"dalle2-{name}", parts={name: part}, card=card)
+
+    def _read(self, name: str) -> Any:
+        """Load a network that an earlier stage has written."""
+        return load_network(f"dalle2-{name}", read_model(self.place_of(name)).part(name))
 
     @property
     def _pairs_place(self) -> Path:

@@ -16,6 +16,7 @@ from opendalle.clip.model import CLIP
 from opendalle.codec.protocol import Codec
 from opendalle.dalle2.decoder import Decoder
 from opendalle.dalle2.means import Guess, Sketch
+from opendalle.dalle2.objectives import without_common_padding
 from opendalle.dalle2.prior import DiffusionPrior
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.diffusion.grids import strided
@@ -70,10 +71,9 @@ class Shared:
 
     def read(self, ids: Tokens, mask: Mask) -> tuple[Embeddings, States]:
         """Read captions with the frozen text tower."""
-        longest = int(mask.sum(dim=1).amax())
         with torch.no_grad():
-            text = self.clip.encode_text(ids[:, :longest], mask[:, :longest])  # padding comes last: nothing sees it
-        return text.pooled, F.pad(text.states, (0, 0, 0, ids.shape[1] - longest))
+            text = self.clip.encode_text(*without_common_padding(ids, mask))
+        return text.pooled, F.pad(text.states, (0, 0, 0, ids.shape[1] - text.states.shape[1]))
 
 
 def noise_power(

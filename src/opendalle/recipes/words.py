@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from platformdirs import user_cache_path
 from torch import Tensor
 
 from opendalle.base.errors import MissingExtra
 from opendalle.clip.teacher import SentenceTeacher, everyday_words
 from opendalle.data.emoji.dataset import EmojiSet
-from opendalle.data.emoji.sources import WORDNET
+from opendalle.data.emoji.sources import WORDNET, packages_place
 from opendalle.data.sets import PictureSet
 from opendalle.recipes.data import some_captions
 
@@ -26,7 +25,7 @@ TAUGHT_CAPTIONS = 9_000  # of the set, as training draws them
 TAUGHT_WORDS = 14_000  # of each language
 TAUGHT_MEANINGS = 26_000  # short explanations of words
 _MEANING = range(12, 81)  # characters of one
-_LISTED = re.compile(r"\([^)]*\)")
+_ASIDE = re.compile(r"\([^)]*\)")
 
 
 def taught_sentences(source: PictureSet, seed: int) -> tuple[Sequence[str], Tensor] | None:
@@ -41,7 +40,7 @@ def taught_sentences(source: PictureSet, seed: int) -> tuple[Sequence[str], Tens
     except MissingExtra:
         return None
     words = [*some_captions(source, TAUGHT_CAPTIONS, seed), *everyday_words(TAUGHT_WORDS), *chinese_words(TAUGHT_WORDS)]
-    words += meanings(user_cache_path("opendalle") / "packages" / WORDNET.folder / "package", TAUGHT_MEANINGS, seed)
+    words += meanings(packages_place() / WORDNET.folder / "package", TAUGHT_MEANINGS, seed)
     if isinstance(source, EmojiSet):
         words += [
             word
@@ -97,6 +96,6 @@ def _meanings_of(file: Path) -> Iterator[str]:
         if line.startswith("  "):
             continue
         first = re.split('[;"]', line.partition("|")[2])[0]  # examples and further senses follow
-        meaning = " ".join(_LISTED.sub(" ", first).split())
+        meaning = " ".join(_ASIDE.sub(" ", first).split())
         if len(meaning) in _MEANING:
             yield meaning

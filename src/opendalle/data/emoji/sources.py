@@ -1,6 +1,9 @@
 """Where the artwork comes from: npm packages, pinned, with their licences.  No share-alike artwork."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path
 
 STYLES = ("3d", "flat", "noto", "twemoji")
 
@@ -74,6 +77,11 @@ WORDNET = Source(
     homepage="https://wordnet.princeton.edu",
     style=None,
 )
+
+
+def packages_place() -> Path:
+    """Where packages are kept when nobody says otherwise."""
+    return user_cache_path("opendalle") / "packages"
 
 
 def source_of_style(style: str) -> Source:
