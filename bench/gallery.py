@@ -12,12 +12,12 @@ from opendalle.pictures import contact_sheet
 PROMPTS = (
     "a red apple",
     "a blue car",
-    "a yellow smiling face",
-    "a green tree",
-    "红苹果",
-    "火箭",
-    "a dog",
     "a castle",
+    "火箭",
+    "三个苹果",
+    "a rocket over a castle",
+    "a star to the left of a heart",
+    "一只猫和一棵树",
 )
 
 

@@ -8,7 +8,15 @@ import torch.nn.functional as F
 
 from opendalle.base.errors import BadConfig, BadRequest
 from opendalle.dalle2.decoder import DECODER_PRESETS, Decoder, DecoderConfig
-from opendalle.dalle2.means import SKETCH_PRESETS, Guess, GuessConfig, Sketch, SketchConfig
+from opendalle.dalle2.means import (
+    SKETCH_PRESETS,
+    Guess,
+    GuessConfig,
+    RoleReader,
+    RoleReaderConfig,
+    Sketch,
+    SketchConfig,
+)
 from opendalle.dalle2.objectives import (
     DecoderLossConfig,
     DecoderObjective,
@@ -18,6 +26,8 @@ from opendalle.dalle2.objectives import (
     PriorObjective,
     SketchObjective,
     disturbed,
+    doubted,
+    draw_doubt,
 )
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.dalle2.prior import DiffusionPrior, DiffusionPriorConfig
@@ -64,7 +74,7 @@ def test_it_learns_the_mean_of_what_an_embedding_shows() -> None:
     grids = torch.randn(2, 4, 3, 2, 2)  # two pictures of every embedding
     sketch = Sketch(SMALL)
     sketch.mean.whitening.fit(unit(100, seed=1))
-    objective = SketchObjective(sketch)
+    objective = SketchObjective(sketch, word_zeros, EMPTY)
     optimiser = torch.optim.Adam(sketch.parameters(), lr=4e-3)
     batch = pairs(z.repeat(2, 1), grids.flatten(0, 1))
     for _ in range(800):
@@ -137,7 +147,9 @@ def test_with_and_without_are_not_mixed_up() -> None:
     with pytest.raises(BadConfig, match="sizes"):
         dataclasses.replace(SMALL, side=0)
     with pytest.raises(BadConfig, match="embedding_noise"):
-        SketchObjective(Sketch(SMALL), -1.0)
+        SketchObjective(Sketch(SMALL), word_zeros, EMPTY, -1.0)
+    with pytest.raises(BadConfig, match="doubt_share"):
+        SketchObjective(Sketch(SMALL), word_zeros, EMPTY, doubt_share=1.5)
 
 
 def test_the_emoji_presets_fit_each_other() -> None:
@@ -145,7 +157,83 @@ def test_the_emoji_presets_fit_each_other() -> None:
     assert decoder.has_sketch
     assert sketch.channels == decoder.grid_channels == decoder.body.out_channels
     with torch.device("meta"):
-        assert sum(one.numel() for one in Sketch(sketch).parameters()) < 4e6
+        assert sum(one.numel() for one in Sketch(sketch).parameters()) < 6.5e6
+
+
+# ------------------------------------------------------------------------------------- what the caption says of places
+
+READER = RoleReaderConfig(word_width=12, num_words=5, text=TransformerConfig(width=16, depth=1, heads=2), num_roles=3)
+READING = dataclasses.replace(SMALL, side=4, reader=READER)
+
+
+def test_roles_are_weighted_sums_of_the_words_that_are_there() -> None:
+    torch.manual_seed(0)
+    reader = RoleReader(READER).eval()
+    words, mask = torch.randn(2, 4, 12) * 0.05, torch.tensor([[True, True, True, False], [True, False, False, False]])
+    with torch.no_grad():
+        roles = reader(words, mask)
+        plain = reader.values_norm(words)
+        for row, count in ((0, 3), (1, 1)):
+            kept = plain[row, :count]
+            weights = torch.linalg.lstsq(kept.T, roles[row].T).solution  # (count, roles)
+            torch.testing.assert_close(kept.T @ weights, roles[row].T, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(weights.sum(dim=0), torch.ones(3), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(reader(words[:, :3], mask[:, :3]), roles)  # padding is not read
+        other = words[:, [1, 0, 2, 3]]
+        assert not torch.allclose(reader(other, mask)[0], roles[0])  # order counts
+    with pytest.raises(BadConfig, match="sizes"):
+        dataclasses.replace(READER, num_roles=0)
+
+
+def test_a_sketch_that_reads_wants_words() -> None:
+    with pytest.raises(BadRequest, match="without words"):
+        Sketch(READING)(unit(3))
+    assert Sketch(SMALL)(unit(3), torch.zeros(3, 5, 12)).shape == (3, 3, 2, 2)  # one that does not, leaves them
+
+
+def test_the_sketch_learns_from_words_what_the_embedding_does_not_say() -> None:
+    torch.manual_seed(0)
+    z = unit(1).expand(2, -1)  # two pictures that CLIP cannot tell apart
+    grids, states = torch.randn(2, 3, 4, 4), torch.randn(2, 4, 12)
+    sketch = Sketch(READING)
+    sketch.mean.whitening.fit(unit(100, seed=1))
+    objective = SketchObjective(sketch, lambda ids: states, EMPTY, caption_drop=0.0)
+    optimiser = torch.optim.Adam(sketch.parameters(), lr=4e-3)
+    for _ in range(500):
+        optimiser.zero_grad()
+        objective(pairs(z, grids), torch.Generator()).total["sketch"].backward()
+        optimiser.step()
+    torch.testing.assert_close(sketch(z, states), grids, atol=5e-2, rtol=0)
+
+
+def test_a_doubt_of_one_is_the_error_of_a_guess() -> None:
+    torch.manual_seed(0)
+    sketch, z = Sketch(READING), unit(4_000)
+    sketch.mean.whitening.fit(z)
+    white = sketch.mean.whitening(z)
+    off = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+    sketch.measure_error(z, sketch.mean.whitening.inverse(white + off))
+    torch.testing.assert_close(sketch.error, off, atol=1e-3, rtol=1e-3)
+    for doubt in (0.0, 0.5, 1.0):
+        rng = torch.Generator().manual_seed(3)
+        moved = sketch.mean.whitening(doubted(z, 0.1, torch.full((len(z),), doubt), sketch, rng)) - white
+        wanted = (0.1**2 + (doubt * off).square()).sqrt()
+        torch.testing.assert_close(moved.std(dim=0), wanted, atol=0.02, rtol=0.03)
+    drawn = draw_doubt(0.25, z, torch.Generator().manual_seed(1))
+    assert ((drawn > 0).float().mean() - 0.25).abs() < 0.03
+    assert (drawn.max() - 1).abs() < 0.01
+    assert not draw_doubt(0.0, z, torch.Generator()).any()
+
+
+def test_the_sketch_is_told_the_doubt() -> None:
+    torch.manual_seed(0)
+    sketch, z, states = Sketch(READING).eval(), unit(2), torch.randn(2, 4, 12)
+    for parameter in sketch.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    with torch.no_grad():
+        sure, unsure = sketch(z, states), sketch(z, states, None, 1.0)
+        assert not torch.allclose(sure, unsure)
+        torch.testing.assert_close(sketch(z, states, None, torch.tensor([0.0, 1.0])), torch.stack([sure[0], unsure[1]]))
 
 
 # ------------------------------------------------------------------------------------------------------- the guess
@@ -170,6 +258,10 @@ def prior_with_guess() -> tuple[DiffusionPrior, Guess]:
             torch.nn.init.normal_(parameter, std=0.2)
         network.eval()
     return prior, guess
+
+
+def word_zeros(ids: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(*ids.shape, 12)
 
 
 def read_zeros(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -236,7 +328,10 @@ def test_a_whole_dalle_draws_with_guess_and_sketch(dalle: Dalle2) -> None:
         dataclasses.replace(parts.decoder.config, has_sketch=True, unet=dataclasses.replace(unet, in_channels=6))
     )
     side = parts.codec.picture_size // parts.codec.factor
-    sketch = Sketch(SketchConfig(embedding_width=16, channels=3, side=side, width=32, depth=1))
+    clip, text = parts.clip.config, TransformerConfig(width=16, depth=1, heads=2)
+    reader = RoleReaderConfig(word_width=clip.text_width, num_words=clip.context, text=text)
+    shape = SketchConfig(embedding_width=16, channels=3, side=side, width=32, depth=1, reader=reader)
+    sketch = Sketch(shape)
     for network in (prior, guess, decoder, sketch):
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.1)

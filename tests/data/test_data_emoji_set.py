@@ -13,6 +13,7 @@ from opendalle.data.emoji.dataset import EmojiSet, EmojiSetConfig, cells_of_spli
 from opendalle.data.emoji.holdout import SPLITS, HoldoutConfig
 from opendalle.data.emoji.lexicon import Lexicon, article, chinese_name, english_name, everyday_nouns
 from opendalle.data.emoji.painting import SHAPES, draw_shape, repaint
+from opendalle.data.emoji.phrases import scene_chinese, scene_english
 from opendalle.data.emoji.scenes import SceneMaker, count_boxes, held_out_combination, two_boxes
 from opendalle.data.emoji.signs import WORDS, draw_bubble, draw_sign
 from opendalle.data.emoji.sources import STYLES
@@ -88,25 +89,35 @@ def test_pictures_show_what_their_truth_says(world, kind):
 
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_relations_hold_between_boxes_and_only_they(relation):
-    for number in range(300):
-        (x0, y0, s0), (x1, y1, s1) = two_boxes(relation, np.random.default_rng(number))
-        across, down = (x0 + s0 / 2) - (x1 + s1 / 2), (y0 + s0 / 2) - (y1 + s1 / 2)
-        step, drift = (across, down) if relation in ("left", "right") else (down, across)
-        assert (step < 0) == (relation in ("left", "above"))
-        assert abs(step) > 2 * abs(drift)
-        apart = x0 + s0 <= x1 or x1 + s1 <= x0 or y0 + s0 <= y1 or y1 + s1 <= y0
-        assert apart
+    (x0, y0, s0), (x1, y1, s1) = two_boxes(relation)
+    across, down = (x0 + s0 / 2) - (x1 + s1 / 2), (y0 + s0 / 2) - (y1 + s1 / 2)
+    step, drift = (across, down) if relation in ("left", "right") else (down, across)
+    assert (step < 0) == (relation in ("left", "above"))
+    assert abs(step) > 2 * abs(drift)
+    assert x0 + s0 <= x1 or x1 + s1 <= x0 or y0 + s0 <= y1 or y1 + s1 <= y0
+
+
+@pytest.mark.parametrize("kind", ["pair", "colours", "size"])
+def test_things_stand_from_left_to_right_as_they_are_told(world, kind):
+    maker, lexicon = SceneMaker(world, Lexicon(world), styles=STYLES), Lexicon(world)
+    for number in range(40):
+        truth = maker.make(kind, np.random.default_rng(number))
+        first, second = truth.things
+        assert first.box[0] + first.box[2] <= second.box[0]
+        for say, name in ((scene_english, "en"), (scene_chinese, "zh")):
+            told = say(truth, lexicon, np.random.default_rng(number))
+            places = [told.index(getattr(lexicon.noun(thing.key), name)) for thing in truth.things]
+            assert places == sorted(places)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_counted_things_do_not_touch(count):
-    for number in range(200):
-        boxes = count_boxes(count, np.random.default_rng(number))
-        taken = np.zeros((64, 64), dtype=int)
-        for x, y, side in boxes:
-            taken[y : y + side, x : x + side] += 1
-        assert len(boxes) == count
-        assert taken.max() == 1
+    boxes = count_boxes(count)
+    taken = np.zeros((64, 64), dtype=int)
+    for x, y, side in boxes:
+        taken[y : y + side, x : x + side] += 1
+    assert len(boxes) == count
+    assert taken.max() == 1
 
 
 def test_the_same_truth_at_256_px_is_the_picture_at_64_enlarged(world):

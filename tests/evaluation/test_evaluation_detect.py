@@ -1,6 +1,7 @@
 """Detectors on scenes drawn here, where every answer is known; parts of them against slow plain versions."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -224,7 +225,8 @@ def test_marks_see_each_skill_alone():
     assert (missing.objects, missing.relation, missing.binding) == (False, False, False)
     sizes = truth("size", thing(APPLE, size="small"), thing(HOUSE, size="big"))
     assert mark_scene(sizes, seen).size is True
-    assert mark_scene(sizes, seen).transparent is False
+    assert mark_scene(sizes, seen).transparent is True  # transparent pictures are shown on white
+    assert mark_scene(sizes, replace(seen, background="green")).transparent is False
 
 
 def test_a_count_must_be_exact():

@@ -5,9 +5,11 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from opendalle.base.errors import BadConfig, BadData, BadPicture
+from opendalle.data.emoji.lexicon import everyday_nouns
 from opendalle.data.emoji.painting import SHAPES
 from opendalle.evaluation import spoiling
 from opendalle.evaluation.judge import (
@@ -19,7 +21,14 @@ from opendalle.evaluation.judge import (
     judge_emoji,
     judge_emoji_256,
 )  # fmt: skip
-from opendalle.evaluation.judge_batches import JudgeBatches, JudgeBatchesConfig, premultiplied, scene_vocabulary
+from opendalle.evaluation.judge_batches import (
+    MARGIN,
+    JudgeBatches,
+    JudgeBatchesConfig,
+    cut_out,
+    premultiplied,
+    scene_vocabulary,
+)
 from opendalle.evaluation.judge_objective import JudgeBatch, JudgeObjective, JudgeObjectiveConfig, sharpness_wash
 
 CONCEPTS = tuple(f"concept {index}" for index in range(1_500))
@@ -215,7 +224,7 @@ def test_spoilers_stay_in_range():
 
 
 def test_batches_are_a_function_of_position(world):
-    config = JudgeBatchesConfig(batch=8, num_shapes=2)
+    config = JudgeBatchesConfig(batch=8, num_shapes=2, num_painted=0)
     batches = JudgeBatches(world, config)
     stream = batches(0)
     run = [next(stream) for _ in range(4)]
@@ -226,16 +235,61 @@ def test_batches_are_a_function_of_position(world):
 
 
 def test_batches_visit_every_cell_once_an_epoch_held_out_ones_too(world):
-    batches = JudgeBatches(world, JudgeBatchesConfig(batch=4, num_shapes=0))
+    batches = JudgeBatches(world, JudgeBatchesConfig(batch=4, num_shapes=0, num_painted=0))
     epoch = [batches.read(position) for position in range(2)]
     cells = {(int(c), int(s)) for batch in epoch for c, s in zip(batch.concept, batch.style, strict=True)}
     assert cells == {(concept, style) for concept in range(4) for style in range(2)}
 
 
+def test_everyday_things_are_shown_in_other_paint_too(world):
+    plain = JudgeBatches(world, JudgeBatchesConfig(batch=1, num_shapes=0, num_painted=0, small=0.0))
+    painted = JudgeBatches(world, JudgeBatchesConfig(batch=1, num_shapes=0, num_painted=3, small=0.0))
+    paintable = {key for key, noun in everyday_nouns().items() if noun.paintable}
+    keys = [plain.concepts[int(plain.read(position).concept)] for position in range(len(plain))]
+    assert len(painted) == len(plain) + 3 * sum(key in paintable for key in keys) > len(plain)
+    own = {batch.pictures.numpy().tobytes() for batch in (plain.read(position) for position in range(len(plain)))}
+    shown = [painted.read(position).pictures.numpy().tobytes() for position in range(len(painted))]
+    assert sum(one in own for one in shown) < len(painted)
+    assert len(set(shown)) > len(own)
+
+
 def test_batches_carry_reconstructions(world):
-    batches = JudgeBatches(world, JudgeBatchesConfig(batch=4), reconstruct=lambda pictures: pictures * 0.5)
+    config = JudgeBatchesConfig(batch=4, small=0.0)
+    batches = JudgeBatches(world, config, reconstruct=lambda pictures: pictures * 0.5)
     batch = batches.read(0)
     assert torch.allclose(batch.reconstructions, batch.pictures * 0.5)
+
+
+def test_small_things_are_the_same_drawings_enlarged_from_few_pixels(world):
+    seen = []
+
+    def watch(pictures):
+        seen.append(pictures)
+        return pictures
+
+    large = JudgeBatches(world, JudgeBatchesConfig(batch=8, num_shapes=0, num_painted=0, small=0.0)).read(0)
+    small = JudgeBatches(world, JudgeBatchesConfig(batch=8, num_shapes=0, num_painted=0, small=1.0), watch).read(0)
+    assert torch.equal(large.concept, small.concept)
+    assert torch.equal(small.pictures, small.reconstructions)
+    solid = (seen[0][:, 3] > -1).flatten(1).float().mean(dim=1)
+    assert solid.max() < 0.5  # on the picture that a codec would see they are small
+    (scene,) = seen
+    assert scene.shape == large.pictures.shape
+    margin = 1 / (1 + 2 * MARGIN)  # cut out with a margin: a little smaller than alone
+    shrunk = F.interpolate(large.pictures + 1, scale_factor=margin, mode="bilinear", antialias=True)
+    frame = [(64 - shrunk.shape[-1]) // 2, -(-(64 - shrunk.shape[-1]) // 2)]
+    likeness = (F.pad(shrunk, frame + frame) - 1 - small.pictures).abs().mean()
+    assert likeness < 0.25 * (large.pictures.roll(1, 0) - small.pictures).abs().mean()
+
+
+def test_cutting_out_a_thing_that_fills_its_picture_changes_nothing():
+    pictures = torch.rand(2, 4, 64, 64) * 2 - 1
+    cut = cut_out(pictures, [(0, 0, 64), (10, 20, 25)])
+    assert torch.equal(cut[0], pictures[0])
+    margin = round(MARGIN * 25)
+    piece = pictures[1:, :, 20 - margin : 45 + margin, 10 - margin : 35 + margin]
+    wanted = F.interpolate(piece, (64, 64), mode="bicubic").clamp(-1, 1)
+    torch.testing.assert_close(cut[1:], wanted)
 
 
 def test_premultiplied_clears_the_colour_of_nothing():

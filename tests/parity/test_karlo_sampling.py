@@ -264,7 +264,7 @@ def test_the_whole_cascade(karlo, captions, empty) -> None:
     request = Request(prompt="anything", width=32, height=32)
     prompted, nothing = (
         Prompted(
-            TextEncoding(pooled=one.pooled, raw=one.pooled, states=one.states),
+            TextEncoding(pooled=one.pooled, raw=one.pooled, states=one.states, words=one.states),
             one.mask,
             torch.zeros(len(one.pooled), dtype=torch.bool),
         )

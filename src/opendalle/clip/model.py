@@ -115,6 +115,7 @@ class TextEncoding:
     pooled: Embeddings  # unit vectors in the joint space
     raw: Embeddings  # the same before scaling to unit length: what priors of public weights read
     states: States  # last state of every token: structure that one vector cannot hold
+    words: States  # first state of every token, before the transformer: which word it is, and nothing else
 
 
 class TextTower(nn.Module):
@@ -146,7 +147,7 @@ class TextTower(nn.Module):
         if self.words is not None:
             summed = (vectors * mask[..., None]).sum(dim=1)  # (b, d)
             raw = raw + self.words(summed / mask.sum(dim=1, keepdim=True).to(summed.dtype).sqrt())
-        return TextEncoding(pooled=F.normalize(raw, dim=-1), raw=raw, states=states)
+        return TextEncoding(pooled=F.normalize(raw, dim=-1), raw=raw, states=states, words=vectors)
 
 
 class ConvolutionalStem(nn.Sequential):

@@ -5,10 +5,12 @@ picture shows is decided there.  A diffusion network learns that answer along wi
 learns nothing else, many times as many pictures a second, and is then simply handed over beside what is noised:
 
 - the guess E[z_i | z_t], from a caption's embedding to its pictures', to the prior;
-- the sketch E[x0 | z_i], from a picture's embedding to its grid, to the decoder.
+- the sketch E[x0 | z_i, caption], from a picture's embedding and the caption's words to its grid, to the decoder.
+
+An embedding says what is on a picture and little of what stands where; that the sketch reads from the words.
 
 Source: ours; that the mean is the optimal denoiser at full noise follows from DDPM, arXiv:2006.11239, eq. 8 at t = T.
-What it is worth stands in docs/decisions/0008.
+What they are worth stands in docs/decisions/0008 and 0009.
 """
 
 from collections.abc import Mapping
@@ -17,11 +19,15 @@ from types import MappingProxyType
 
 import torch
 from einops import rearrange
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from opendalle.base.axes import Embeddings, Grid
 from opendalle.base.errors import BadRequest, require
+from opendalle.clip.words import SPREAD
+from opendalle.nn.embeddings import LearnedPositions
 from opendalle.nn.regression import VectorRegression
+from opendalle.nn.transformer import Transformer, TransformerConfig
 from opendalle.nn.whitening import Whitening
 
 
@@ -82,7 +88,51 @@ class Guess(nn.Module):
         return self.whitening.inverse(self.mean(z_t))
 
 
-GUESS_PRESETS: Mapping[str, GuessConfig] = MappingProxyType({"emoji": GuessConfig(embedding_width=256)})
+GUESS_PRESETS: Mapping[str, GuessConfig] = MappingProxyType({"emoji": GuessConfig(embedding_width=256, width=384)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleReaderConfig:
+    """Shape of a reader of captions."""
+
+    word_width: int  # of a word's vector
+    num_words: int  # most words of a caption
+    text: TransformerConfig  # tells which word plays which role
+    num_roles: int = 8  # vectors that a caption is gathered into
+
+    def __post_init__(self) -> None:
+        require(min(self.word_width, self.num_words, self.num_roles) > 0, f"sizes of {self}", "positive numbers")
+
+
+class RoleReader(nn.Module):
+    """A caption as a few vectors: the first thing, the second, how they stand, what colour is whose, ...
+
+    Nobody says what the roles are.  A small transformer gives every word a weight in every role; what is gathered are
+    the words' own vectors, which tell one thing from another far better than states that have seen the whole caption.
+    """
+
+    def __init__(self, config: RoleReaderConfig) -> None:
+        super().__init__()
+        width = config.text.width
+        self.words_in = nn.Linear(config.word_width, width)
+        self.words_norm = nn.LayerNorm(width)
+        self.positions = LearnedPositions(config.num_words, width, std=0.1)
+        self.text = Transformer(config.text)
+        self.weights = nn.Linear(width, config.num_roles)
+        self.values_norm = nn.LayerNorm(config.word_width)
+
+    def forward(self, words: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b k d"]:
+        """Gather words.
+
+        Args:
+            words: their vectors.
+            mask: True where a word is real; None: all are.
+        """
+        told = self.text(self.positions(self.words_norm(self.words_in(words / SPREAD))), mask=mask)
+        weights = self.weights(told)
+        if mask is not None:
+            weights = weights.masked_fill(~mask[..., None], float("-inf"))
+        return torch.einsum("b n k, b n d -> b k d", weights.softmax(dim=1), self.values_norm(words))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +144,7 @@ class SketchConfig:
     side: int  # of the grid, in cells
     width: int = 512  # of the hidden vector
     depth: int = 3  # residual blocks
+    reader: RoleReaderConfig | None = None  # of captions; None: the sketch reads none
 
     def __post_init__(self) -> None:
         numbers = (self.embedding_width, self.channels, self.side, self.width)
@@ -101,25 +152,75 @@ class SketchConfig:
 
 
 class Sketch(nn.Module):
-    """Picture embedding to the mean of the grids that have it."""
+    """Picture embedding, and caption, to the mean of the grids that have them.
+
+    `error` is how far a guess of z is off, along every principal axis, in units of its spread: what a doubt of 1 means.
+    As cascades tell their later stages how noised their input is (arXiv:2106.15282, section 4), the sketch is told how
+    far the embedding may be off; it then takes more from the words.
+    """
+
+    error: Tensor
 
     def __init__(self, config: SketchConfig) -> None:
         super().__init__()
         self.config = config
+        self.reader = None if config.reader is None else RoleReader(config.reader)
         self.mean = VectorRegression(
-            config.embedding_width, config.channels * config.side**2, config.width, config.depth
+            config.embedding_width,
+            config.channels * config.side**2,
+            config.width,
+            config.depth,
+            width_beside=0 if config.reader is None else 1 + config.reader.num_roles * config.reader.word_width,
         )
+        self.register_buffer("error", torch.zeros(config.embedding_width))  # until `measure_error`: guesses are right
 
-    def forward(self, z: Embeddings) -> Grid:
+    @torch.no_grad()
+    def measure_error(self, z: Embeddings, guessed: Embeddings) -> None:
+        """Measure how far guesses are off; the whitening has been fitted.
+
+        Args:
+            z: many pictures' embeddings.
+            guessed: what a guess says of their captions.
+        """
+        off = self.mean.whitening(guessed) - self.mean.whitening(z)
+        self.error.copy_(off.square().mean(dim=0).sqrt())
+
+    def forward(
+        self,
+        z: Embeddings,
+        words: Float[Tensor, "b n d"] | None = None,
+        mask: Bool[Tensor, "b n"] | None = None,
+        doubt: Float[Tensor, " b"] | float = 0.0,
+    ) -> Grid:
         """Draw the mean grid.
 
         Args:
             z: picture embeddings, as CLIP gives them or the prior draws them.
+            words: the captions' word vectors, for a sketch that reads them.
+            mask: True where a word is real; None: all are.
+            doubt: how far z may be off, from 0, the embedding of the picture, to 1, a guess from the caption.
+
+        Raises:
+            BadRequest: when such a sketch gets no words.
         """
-        side = self.config.side
-        return rearrange(self.mean(z), "b (c h w) -> b c h w", h=side, w=side)
+        side, beside = self.config.side, None
+        if self.reader is not None:
+            if words is None:
+                raise BadRequest("a sketch without words", "the caption's: this sketch reads captions")
+            doubts = z.new_zeros(len(z), 1) + torch.as_tensor(doubt, device=z.device).reshape(-1, 1)
+            beside = torch.cat([doubts, self.reader(words, mask).flatten(1)], dim=1)
+        return rearrange(self.mean(z, beside), "b (c h w) -> b c h w", h=side, w=side)
 
 
 SKETCH_PRESETS: Mapping[str, SketchConfig] = MappingProxyType(
-    {"emoji": SketchConfig(embedding_width=256, channels=8, side=8)}
+    {
+        "emoji": SketchConfig(
+            embedding_width=256,
+            channels=8,
+            side=8,
+            reader=RoleReaderConfig(
+                word_width=256, num_words=32, text=TransformerConfig(width=128, depth=2, heads=4, mlp_ratio=3)
+            ),
+        )
+    }
 )

@@ -10,7 +10,7 @@ figure 8 speaks of 5 %, which is both at once).
 Source: unCLIP, arXiv:2204.06125, sections 2.1, 2.2 and appendix C.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -38,6 +38,9 @@ class CaptionReader(Protocol):
     def __call__(self, ids: Tokens, mask: Mask) -> tuple[Embeddings, States]:
         """Return pooled embeddings and token states, without gradient."""
         ...
+
+
+WordReader = Callable[[Tokens], States]  # CLIP's token vectors, as far as these objectives know them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,12 +153,27 @@ class SketchObjective:
 
     Args:
         sketch: the network, trained in place; its whitening has been fitted.
+        words: frozen token vectors.
+        empty: ids and mask of the empty caption, packed to the context: one row each.
         embedding_noise: noise on z along every principal axis, in units of its spread.
+        caption_drop: share of samples that see the empty caption: their grid is the mean of z alone.
+        doubt_share: of samples whose embedding is spoiled as a guess from the caption would be, more or less of it.
     """
 
-    def __init__(self, sketch: Sketch, embedding_noise: float = 0.0) -> None:
+    def __init__(
+        self,
+        sketch: Sketch,
+        words: WordReader,
+        empty: tuple[Int[Tensor, " n"], Bool[Tensor, " n"]],
+        embedding_noise: float = 0.0,
+        caption_drop: float = 0.1,
+        doubt_share: float = 0.0,
+    ) -> None:
         require(embedding_noise >= 0, f"embedding_noise is {embedding_noise}", "at least 0")
-        self.sketch, self.embedding_noise = sketch, embedding_noise
+        require(0 <= caption_drop < 1, f"caption_drop is {caption_drop}", "0 <= share < 1")
+        require(0 <= doubt_share <= 1, f"doubt_share is {doubt_share}", "a share from 0 to 1")
+        self.sketch, self.words, self.empty = sketch, words, empty
+        self.embedding_noise, self.caption_drop, self.doubt_share = embedding_noise, caption_drop, doubt_share
 
     @property
     def groups(self) -> Mapping[str, nn.Module]:
@@ -165,8 +183,11 @@ class SketchObjective:
     def __call__(self, batch: PairBatch, rng: Generator) -> Losses:
         """Squared error of the grid."""
         assert batch.grid is not None, "the sketch trains on grids"
-        z = disturbed(batch.z, self.embedding_noise, self.sketch.mean.whitening, rng)
-        loss = (self.sketch(z) - batch.grid).square().mean()
+        ids, mask = without_captions(batch, draw_share(self.caption_drop, len(batch), rng), self.empty)
+        ids, mask = without_common_padding(ids, mask)
+        doubt = draw_doubt(self.doubt_share, batch.z, rng)
+        z = doubted(batch.z, self.embedding_noise, doubt, self.sketch, rng)
+        loss = (self.sketch(z, self.words(ids), mask, doubt) - batch.grid).square().mean()
         return Losses(total={"sketch": loss}, watch={"mse": loss.item()})
 
 
@@ -179,12 +200,14 @@ class DecoderLossConfig:
     caption_drop: float = 0.5  # share of samples that see the empty caption; independent of the other
     min_snr: float | None = None  # cap of the signal-to-noise weight; None: the simple loss, unweighted
     embedding_noise: float = 0.0  # noise on z in units of its own spread, along principal axes where there is a sketch
+    doubt_share: float = 0.0  # of samples whose embedding is spoiled as a guess would be; the sketch is told
 
     def __post_init__(self) -> None:
         for name in ("embedding_drop", "caption_drop"):
             require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}", "0 <= share < 1")
         require(self.min_snr is None or self.min_snr > 0, f"min_snr is {self.min_snr}", "a positive cap, or None")
         require(self.embedding_noise >= 0, f"embedding_noise is {self.embedding_noise}", "at least 0")
+        require(0 <= self.doubt_share <= 1, f"doubt_share is {self.doubt_share}", "a share from 0 to 1")
 
 
 class DecoderObjective:
@@ -197,6 +220,7 @@ class DecoderObjective:
         empty: ids and mask of the empty caption, packed to the context: one row each.
         config: prediction, shares, weighting.
         sketch: frozen, for a decoder that takes its grids.
+        words: frozen token vectors, for the sketch.
 
     Raises:
         BadConfig: when the prediction does not exist, or min-SNR meets a learned variance.
@@ -210,12 +234,13 @@ class DecoderObjective:
         empty: tuple[Int[Tensor, " n"], Bool[Tensor, " n"]],
         config: DecoderLossConfig,
         sketch: Sketch | None = None,
+        words: WordReader | None = None,
     ) -> None:
         check_prediction(config.prediction, schedule)
         learns = decoder.config.learns_variance
         require(not learns or config.min_snr is None, "min_snr with a learned variance", "one of the two")
         self.decoder, self.schedule, self.read, self.empty, self.config = decoder, schedule, read, empty, config
-        self.sketch = sketch
+        self.sketch, self.words = sketch, words
 
     @property
     def groups(self) -> Mapping[str, nn.Module]:
@@ -230,9 +255,14 @@ class DecoderObjective:
         ids, mask = without_captions(batch, draw_share(config.caption_drop, len(batch), rng), self.empty)
         ids, mask = without_common_padding(ids, mask)
         pooled, states = self.read(ids, mask)
-        z = disturbed(batch.z, config.embedding_noise, None if self.sketch is None else self.sketch.mean.whitening, rng)
-        with torch.no_grad():
-            sketch = None if self.sketch is None else self.sketch(z)
+        sketch = None
+        if self.sketch is None:
+            z = disturbed(batch.z, config.embedding_noise, None, rng)
+        else:
+            doubt = draw_doubt(config.doubt_share, batch.z, rng)
+            z = doubted(batch.z, config.embedding_noise, doubt, self.sketch, rng)
+            with torch.no_grad():
+                sketch = self.sketch(z, None if self.words is None else self.words(ids), mask, doubt)
         conditioning = self.decoder.condition(z, pooled, states, mask, has_embedding=has_embedding, sketch=sketch)
         t, eps = draw_steps(self.schedule, x0, rng)
         x_t = q_sample(x0, t, eps, self.schedule)
@@ -263,6 +293,33 @@ def disturbed(z: Embeddings, noise: float, whitening: Whitening | None, rng: Gen
     if whitening is not None:
         return whitening.inverse(whitening(z) + drawn)
     return z + z.std(dim=0, keepdim=True) * drawn
+
+
+def draw_doubt(share: float, z: Embeddings, rng: Generator) -> Float[Tensor, " b"]:
+    """Draw how far each embedding is to be spoiled, evenly from 0 to 1 for a share of them, 0 for the others.
+
+    Args:
+        share: of those.
+        z: embeddings, for count and device.
+        rng: all chance.
+    """
+    drawn = torch.rand(len(z), generator=rng) * draw_share(share, len(z), rng)
+    return drawn.to(z)
+
+
+def doubted(z: Embeddings, noise: float, doubt: Float[Tensor, " b"], sketch: Sketch, rng: Generator) -> Embeddings:
+    """Add noise to embeddings along every principal axis, as far as a guess of them would be off.
+
+    Args:
+        z: unit vectors.
+        noise: that all of them get, in units of their spread.
+        doubt: 0 to 1; 1 is a guess's error.
+        sketch: knows the axes, and the error along each.
+        rng: all chance.
+    """
+    spread = (noise**2 + (doubt[:, None] * sketch.error).square()).sqrt()
+    whitening = sketch.mean.whitening
+    return whitening.inverse(whitening(z) + spread * torch.randn(z.shape, generator=rng).to(z))
 
 
 def draw_steps(schedule: Schedule, x0: Float[Tensor, "b *d"], rng: Generator) -> tuple[Steps, Float[Tensor, "b *d"]]:

@@ -65,7 +65,7 @@ class Prompted:
 
     def rows(self, index: Tensor) -> "Prompted":
         """Keep or repeat some rows."""
-        text = TextEncoding(pooled=self.text.pooled[index], raw=self.text.raw[index], states=self.text.states[index])
+        text = TextEncoding(**{name: one[index] for name, one in vars(self.text).items()})
         return Prompted(text, self.mask[index], self.is_empty[index])
 
 
@@ -268,7 +268,7 @@ class Dalle2:
         scale = settings.guidance if request.guidance is None else request.guidance
         if bool(prompted.is_empty.any()):
             scale = torch.where(prompted.is_empty, torch.ones_like(z[:, 0]), scale)
-        sketch = None if self.parts.sketch is None else self.parts.sketch(z)
+        sketch = self.parts.sketch and self.parts.sketch(z, prompted.text.words, prompted.mask, self.config.doubt)
         with_prompt, without = (
             decoder.condition(z, self._pooled(said), said.text.states, said.mask, has_embedding=has, sketch=sketch)
             for said, has in ((prompted, None), (empty, null))

@@ -61,7 +61,9 @@ class Dalle2Config:
     decoder: StageSettings  # over the codec's grid
     upsampler: StageSettings | None = None  # over pixels; None: there is no upsampler
     candidates: int = 2  # embeddings drawn, of which the one nearest to the caption is kept (section 2.2)
+    doubt: float = 0.0  # how far the sketch takes a drawn embedding to be off, 0 to 1; see Sketch.forward
     unit_embeddings: bool = True  # whether the decoder was trained on unit-length z_i; False: on CLIP's raw output
 
     def __post_init__(self) -> None:
         require(self.candidates >= 1, f"candidates is {self.candidates}", "at least 1")
+        require(0 <= self.doubt <= 1, f"doubt is {self.doubt}", "a number from 0 to 1")

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from opendalle.base.errors import require
+from opendalle.data.emoji.build import shrink
 from opendalle.data.emoji.colours import COLOUR_NAMES
 from opendalle.data.emoji.lexicon import everyday_nouns
 from opendalle.data.emoji.painting import SHAPES, draw_shape, repaint
@@ -21,6 +23,8 @@ from opendalle.data.order import SampleOrder
 from opendalle.evaluation.judge_objective import JudgeBatch
 
 Reconstruct = Callable[[Float[Tensor, "b 4 h w"]], Float[Tensor, "b 4 h w"]]
+SMALL_SIDES = (20, 24, 28, 32, 40)  # of a small thing on a picture of 64 pixels
+MARGIN = 0.12  # round a small thing when it is cut out, as a share of its side
 
 
 def judge_concepts(world: World) -> tuple[str, ...]:
@@ -39,6 +43,28 @@ def premultiplied(pictures: UInt8[np.ndarray, "b h w 4"]) -> Float[Tensor, "b 4 
     return torch.cat([values[:, :3] * values[:, 3:], values[:, 3:]], dim=1) * 2 - 1
 
 
+Box = tuple[int, int, int]  # x, y of the upper left corner and side, in pixels
+
+
+def cut_out(pictures: Float[Tensor, "b 4 h w"], boxes: Sequence[Box]) -> Float[Tensor, "b 4 h w"]:
+    """Cut things out with a margin and bring them to the pictures' size; what fills its picture stays as it is.
+
+    Args:
+        pictures: premultiplied RGBA in [-1, 1], square.
+        boxes: one a picture.
+    """
+    size, rows = pictures.shape[-1], []
+    for picture, (x, y, side) in zip(pictures, boxes, strict=True):
+        if side == size:
+            rows.append(picture)
+            continue
+        margin = round(MARGIN * side)
+        around = F.pad(picture, (margin, margin, margin, margin), value=-1.0)  # beyond the frame all is transparent
+        piece = around[None, :, y : y + side + 2 * margin, x : x + side + 2 * margin]
+        rows.append(F.interpolate(piece, (size, size), mode="bicubic", align_corners=False)[0].clamp(-1, 1))
+    return torch.stack(rows)
+
+
 @dataclass(frozen=True, kw_only=True)
 class JudgeBatchesConfig:
     """How the judge's batches are drawn.
@@ -50,13 +76,15 @@ class JudgeBatchesConfig:
     batch: int = 64  # pictures a batch
     size: int = 64  # side in pixels, 64 or 256
     seed: int = 40_417  # of the order and the paint; no generator's recipe uses it
-    painted: float = 0.3  # share of paintable everyday things that come in another colour
+    num_painted: int = 8  # draws of each paintable everyday thing an epoch in other paint, beside the one in its own
+    small: float = 0.3  # share of pictures that are a small part of a picture, cut out and enlarged, as in scenes
     num_shapes: int = 40  # draws of each simple shape an epoch; colours and styles are drawn afresh
 
     def __post_init__(self) -> None:
         require(self.batch >= 1, f"batch is {self.batch}", "at least 1")
         require(self.size in (64, 256), f"size is {self.size}", "64 or 256, the sizes of the world's drawings")
-        require(0 <= self.painted <= 1, f"painted is {self.painted}", "a share from 0 to 1")
+        require(0 <= self.small <= 1, f"small is {self.small}", "a share from 0 to 1")
+        require(self.num_painted >= 0, f"num_painted is {self.num_painted}", "0 or more")
         require(self.num_shapes >= 0, f"num_shapes is {self.num_shapes}", "0 or more")
 
 
@@ -82,11 +110,14 @@ class JudgeBatches:
         self.styles = tuple(styles or world.styles)
         self.concepts = judge_concepts(world)
         paintable = {key for key, noun in everyday_nouns().items() if noun.paintable}
-        self._paintable = paintable & set(self.concepts)
         cells = [(index, style) for index, concept in enumerate(world.concepts) for style in concept.rows]
         first_shape = len(world.concepts)
-        shapes = [(first_shape + index, "") for index in range(len(SHAPES)) for _ in range(self.config.num_shapes)]
-        self._cells = [(index, style) for index, style in cells if style in self.styles] + shapes
+        shapes = [
+            (first_shape + index, "", True) for index in range(len(SHAPES)) for _ in range(self.config.num_shapes)
+        ]
+        drawn = [(index, style, False) for index, style in cells if style in self.styles]
+        painted = [(index, style, True) for index, style, _ in drawn if self.concepts[index] in paintable]
+        self._cells = drawn + painted * self.config.num_painted + shapes  # class, style (any: ""), in other paint
         self._order = SampleOrder(len(self._cells), self.config.seed)
 
     def __len__(self) -> int:
@@ -107,24 +138,37 @@ class JudgeBatches:
         """Return the batch at `position`, counted from the run's beginning."""
         first = position * self.config.batch
         drawn = [self._picture(place) for place in range(first, first + self.config.batch)]
-        pictures = premultiplied(np.stack([picture for picture, _, _ in drawn]))
+        placed = [self._placed(picture, first + number) for number, (picture, _, _) in enumerate(drawn)]
+        pictures = premultiplied(np.stack([picture for picture, _ in placed]))
         concept = torch.tensor([index for _, index, _ in drawn])
         style = torch.tensor([self.styles.index(name) for _, _, name in drawn])
         reconstructions = None
         if self.reconstruct is not None:
             with torch.no_grad():
-                reconstructions = self.reconstruct(pictures).clamp(-1, 1)
+                reconstructions = cut_out(self.reconstruct(pictures).clamp(-1, 1), [box for _, box in placed])
+        pictures = cut_out(pictures, [box for _, box in placed])
         return JudgeBatch(pictures=pictures, concept=concept, style=style, reconstructions=reconstructions)
+
+    def _placed(self, picture: UInt8[np.ndarray, "s s 4"], position: int) -> tuple[UInt8[np.ndarray, "s s 4"], Box]:
+        """Put a share of the drawings, shrunk, somewhere on an empty picture; tell where."""
+        rng, size = np.random.default_rng([self.config.seed, position]), self.config.size
+        if rng.random() >= self.config.small:
+            return picture, (0, 0, size)
+        side = SMALL_SIDES[int(rng.integers(len(SMALL_SIDES)))] * size // 64
+        x, y = (int(start) for start in rng.integers(0, size - side + 1, 2))
+        whole = np.zeros_like(picture)
+        whole[y : y + side, x : x + side] = shrink(picture, side)
+        return whole, (x, y, side)
 
     def _picture(self, position: int) -> tuple[UInt8[np.ndarray, "s s 4"], int, str]:
         rng = self._order.generator(position)
-        index, style = self._cells[self._order.place(position).index]
+        index, style, is_painted = self._cells[self._order.place(position).index]
         key = self.concepts[index]
         if not style:
             style = self.styles[int(rng.integers(len(self.styles)))]
             colour = COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))]
             return draw_shape(key, colour, style, self.config.size), index, style
         picture = self.world.sprite(key, style, self.config.size)
-        if key in self._paintable and rng.random() < self.config.painted:
+        if is_painted:
             picture = repaint(picture, COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))])
         return picture, index, style

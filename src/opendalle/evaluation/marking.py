@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from opendalle.data.emoji.truth import Thing, Truth
 from opendalle.evaluation.detect import TRANSPARENT, Detection, Found, match, relations
 
+PAPER = "white"  # what a transparent picture is shown on
 SKILLS = ("background", "transparent", "thing", "objects", "relation", "binding", "count", "size")
 _MIRROR = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
@@ -19,7 +20,7 @@ class Mark:
     """What was found of what was asked; None where a skill was not asked."""
 
     background: bool | None = None  # the named colour lies behind
-    transparent: bool | None = None  # nothing lies behind, where no background was named
+    transparent: bool | None = None  # nothing lies behind, where no background was named, or the white of bare paper
     thing: bool | None = None  # the one kind of thing asked for is there
     objects: bool | None = None  # both things asked for are there
     relation: bool | None = None  # and stand as asked
@@ -59,7 +60,7 @@ def mark_scene(truth: Truth, detection: Detection, confidence: float = 0.3) -> M
     num_kinds = len(set(keys))  # a scene of nothing but signs has none
     return Mark(
         background=detection.background == truth.background if truth.background is not None else None,
-        transparent=detection.background == TRANSPARENT if truth.background is None else None,
+        transparent=detection.background in (TRANSPARENT, PAPER) if truth.background is None else None,
         thing=found[0] is not None if num_kinds == 1 else None,
         objects=all(one is not None for one in found) if num_kinds > 1 else None,
         relation=_stands(found, truth.relation) if truth.relation is not None else None,

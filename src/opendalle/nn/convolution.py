@@ -6,7 +6,7 @@ calls; in between stand 16 matrix products, which every BLAS knows how to run at
 
     y = A' [ (G k G') * (B' d B) ] A        d a tile, k a kernel, * entry by entry, summed over the input channels
 
-Rounding is that of a plain convolution, or better: sums over channels are as long, and there are fewer of them.
+Its results differ from a plain convolution's in rounding alone: about one unit in the last place of the summed terms.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, section 4.1.
 """

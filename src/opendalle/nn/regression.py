@@ -5,6 +5,7 @@ A diffusion network must also learn this, as its answer at full noise, and learn
 Source: residual blocks with the norm first, as a transformer's feed-forward half (arXiv:2002.04745).
 """
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,16 +36,24 @@ class VectorRegression(nn.Module):
         width_out: numbers of what goes out.
         width: of the hidden vector.
         depth: residual blocks.
+        width_beside: numbers that come beside the vector and are not whitened.
     """
 
-    def __init__(self, width_in: int, width_out: int, width: int, depth: int) -> None:
+    def __init__(self, width_in: int, width_out: int, width: int, depth: int, width_beside: int = 0) -> None:
         super().__init__()
         self.whitening = Whitening(width_in)
-        self.embedding_in = nn.Linear(width_in, width)
+        self.embedding_in = nn.Linear(width_in + width_beside, width)
         self.blocks = nn.Sequential(*(ResidualVector(width) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, width_out)
 
-    def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b e"]:
-        """Estimate the mean."""
-        return self.out(self.norm(self.blocks(self.embedding_in(self.whitening(x)))))
+    def forward(self, x: Float[Tensor, "b d"], beside: Float[Tensor, "b f"] | None = None) -> Float[Tensor, "b e"]:
+        """Estimate the mean.
+
+        Args:
+            x: vectors, as the whitening was fitted to.
+            beside: further numbers of unit spread, width_beside of them.
+        """
+        white = self.whitening(x)
+        known = white if beside is None else torch.cat([white, beside], dim=1)
+        return self.out(self.norm(self.blocks(self.embedding_in(known))))

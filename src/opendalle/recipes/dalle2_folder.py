@@ -29,8 +29,9 @@ from opendalle.tokenizers.bpe import BytePairTokenizer
 
 SETTINGS = Dalle2Config(
     prior=StageSettings(prediction="x0", steps=16, sampler="ddim", guidance=2.0, clip=5.0),
-    decoder=StageSettings(prediction="v", steps=20, sampler="ddim", guidance=1.5),
+    decoder=StageSettings(prediction="v", steps=20, sampler="ddim", guidance=2.0),
     upsampler=StageSettings(prediction="x0", steps=8, sampler="ddim", clip=1.0),
+    doubt=0.6,
 )
 NOISE_POWER = "noise_power.json"  # beside the prior's weights, until the pipeline's settings hold it
 MEASURED, MEASURED_STEPS = 512, 50  # pairs and steps on which the prior's noise is measured
@@ -74,6 +75,11 @@ class Shared:
         with torch.no_grad():
             text = self.clip.encode_text(*without_common_padding(ids, mask))
         return text.pooled, F.pad(text.states, (0, 0, 0, ids.shape[1] - text.states.shape[1]))
+
+    def words(self, ids: Tokens) -> States:
+        """Look up the frozen vector of every token."""
+        with torch.no_grad():
+            return self.clip.text.tokens(ids)
 
 
 def noise_power(

@@ -60,8 +60,6 @@ def scene_english(truth: Truth, lexicon: Lexicon, rng: np.random.Generator) -> s
         assert truth.relation is not None
         return _relation(truth, _RELATION_EN, rng, [_phrase_english(thing, lexicon, rng) for thing in things], ["", ""])
     phrases = [_phrase_english(thing, lexicon, rng) for thing in things]
-    if len(phrases) > 1 and truth.kind == "pair" and coin(rng, 0.5):
-        phrases.reverse()
     return (
         pick(rng, (" and ", " and ", " next to ", " with ")).join(phrases)
         if truth.kind == "pair"
@@ -97,8 +95,6 @@ def scene_chinese(truth: Truth, lexicon: Lexicon, rng: np.random.Generator) -> s
         return _relation(truth, _RELATION_ZH, rng, bare, one)
     counted = len(things) > 1 or coin(rng, 0.6)
     phrases = [_phrase_chinese(thing, lexicon, rng, counted=counted) for thing in things]
-    if len(phrases) > 1 and truth.kind == "pair" and coin(rng, 0.5):
-        phrases.reverse()
     return pick(rng, ("和", "和", "与")).join(phrases)
 
 

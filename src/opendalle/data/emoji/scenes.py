@@ -1,4 +1,8 @@
-"""Inventing scenes: which things, in which colours, where.  What is held out never appears in a training scene."""
+"""Inventing scenes: which things, in which colours, where.  What is held out never appears in a training scene.
+
+Where a thing stands follows from what is said: things are told from left to right unless a relation says otherwise, and
+every place is one of a few.  A model that must draw the mean of all places before it knows one draws smudges.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from opendalle.data.emoji.colours import COLOUR_NAMES
-from opendalle.data.emoji.draws import between, coin, pick, weighted
+from opendalle.data.emoji.draws import coin, pick, weighted
 from opendalle.data.emoji.holdout import (
     HoldoutConfig,
     count_object_held_out,
@@ -20,7 +24,9 @@ from opendalle.data.emoji.truth import GRID, RELATIONS, Thing, Truth
 from opendalle.data.emoji.world import World
 
 _TRIES = 200  # of an invention that a split refuses; each try fails with a chance of about 0.9 at worst
-_SIDE_BY_SIDE = (24, 28, 32)  # sides of two things that share a picture
+_SMALL = 28  # side of one of two to four things, in the middle of a quarter's side of 32
+_BIG, _TINY = 40, 20  # sides of two things of different size
+_NEAR, _MIDDLE, _FAR = 2, 18, 34  # where a small thing begins: in the first half, in the middle, in the second half
 COMBINATIONS = ("seen", "heldout", "any")
 Box = tuple[int, int, int]
 
@@ -115,27 +121,20 @@ class SceneMaker:
         return first, second
 
     def _pair(self, style: str, rng: np.random.Generator) -> Truth:
-        first, second = self._two(style, rng)
-        boxes = two_boxes(pick(rng, RELATIONS), rng)
-        return Truth(kind="pair", style=style, things=_things((first, second), boxes))
+        return Truth(kind="pair", style=style, things=_things(self._two(style, rng), two_boxes("left")))
 
     def _relation(self, style: str, rng: np.random.Generator) -> Truth:
-        first, second = self._two(style, rng)
-        relation = pick(rng, RELATIONS)
-        things = _things((first, second), two_boxes(relation, rng))
-        return Truth(kind="relation", style=style, things=things, relation=relation)
+        things, relation = self._two(style, rng), pick(rng, RELATIONS)
+        return Truth(kind="relation", style=style, things=_things(things, two_boxes(relation)), relation=relation)
 
     def _count(self, style: str, rng: np.random.Generator) -> Truth:
         count = weighted(rng, _COUNT_WEIGHTS)
         key = pick(rng, self._choice[style].objects)
-        return Truth(kind="count", style=style, things=_things((key,) * count, count_boxes(count, rng)))
+        return Truth(kind="count", style=style, things=_things((key,) * count, count_boxes(count)))
 
     def _colour(self, style: str, rng: np.random.Generator) -> Truth:
-        side = pick(rng, (40, 48, 64))
-        thing = Thing(
-            key=pick(rng, self._choice[style].paintable), box=anywhere(side, rng), colour=pick(rng, COLOUR_NAMES)
-        )
-        return Truth(kind="colour", style=style, things=(thing,))
+        key, colour = pick(rng, self._choice[style].paintable), pick(rng, COLOUR_NAMES)
+        return Truth(kind="colour", style=style, things=(Thing(key=key, box=count_boxes(1)[0], colour=colour),))
 
     def _colours(self, style: str, rng: np.random.Generator) -> Truth:
         paintable = self._choice[style].paintable
@@ -145,21 +144,21 @@ class SceneMaker:
         one, other = pick(rng, COLOUR_NAMES), pick(rng, COLOUR_NAMES)
         while other == one:
             other = pick(rng, COLOUR_NAMES)
-        relation = pick(rng, RELATIONS)
-        boxes = two_boxes(relation, rng)
-        things = (Thing(key=first, box=boxes[0], colour=one), Thing(key=second, box=boxes[1], colour=other))
+        left, right = two_boxes("left")
+        things = (Thing(key=first, box=left, colour=one), Thing(key=second, box=right, colour=other))
         return Truth(kind="colours", style=style, things=things)
 
     def _size(self, style: str, rng: np.random.Generator) -> Truth:
         first, second = self._two(style, rng)
-        big, small = 40, pick(rng, (16, 20))
-        up, down = between(rng, 0, GRID - big), between(rng, 0, GRID - small)
+        big, small = (GRID - _BIG) // 2, (GRID - _TINY) // 2  # both in the middle of their height
         if coin(rng, 0.5):
-            boxes = ((0, up, big), (GRID - small - 1, down, small))
+            boxes, sizes = ((0, big, _BIG), (GRID - _TINY - 2, small, _TINY)), ("big", "small")
         else:
-            boxes = ((GRID - big, up, big), (1, down, small))
-        things = (Thing(key=first, box=boxes[0], size="big"), Thing(key=second, box=boxes[1], size="small"))
-        return Truth(kind="size", style=style, things=things if coin(rng, 0.5) else things[::-1])
+            boxes, sizes = ((2, small, _TINY), (GRID - _BIG, big, _BIG)), ("small", "big")
+        things = [
+            Thing(key=key, box=box, size=size) for key, box, size in zip((first, second), boxes, sizes, strict=True)
+        ]
+        return Truth(kind="size", style=style, things=tuple(things))
 
     def _sign(self, style: str, rng: np.random.Generator) -> Truth:
         style = "flat" if "flat" in self._styles else style  # our signs are drawn one way, and flat is what it is
@@ -192,54 +191,31 @@ def held_out_combination(truth: Truth, config: HoldoutConfig) -> bool:
     return any(thing.colour is not None and object_colour_held_out(thing.key, thing.colour, config) for thing in things)
 
 
-def two_boxes(relation: str, rng: np.random.Generator) -> tuple[Box, Box]:
-    """Place two things so that the first stands in `relation` to the second."""
-    sides = (pick(rng, _SIDE_BY_SIDE), pick(rng, _SIDE_BY_SIDE))
-    along = relation in ("left", "right")
-    first_is_low = relation in ("left", "above")  # at the small end of the axis
-    low, high = (0, 1) if first_is_low else (1, 0)
-    half = GRID // 2
-    starts = {low: between(rng, 0, half - sides[low]), high: between(rng, half, GRID - sides[high])}
-    middle = between(rng, 16, GRID - 16 - 1)  # both near one line, so that only one relation holds
-    boxes = []
-    for number in (0, 1):
-        side = sides[number]
-        across = min(max(middle - side // 2 + between(rng, -3, 3), 0), GRID - side)
-        boxes.append((starts[number], across, side) if along else (across, starts[number], side))
-    return boxes[0], boxes[1]
+def two_boxes(relation: str) -> tuple[Box, Box]:
+    """Place two things so that the first stands in `relation` to the second, each in the middle of its half.
+
+    Args:
+        relation: one of RELATIONS.
+    """
+    first, second = (_NEAR, _FAR) if relation in ("left", "above") else (_FAR, _NEAR)
+    if relation in ("left", "right"):
+        return (first, _MIDDLE, _SMALL), (second, _MIDDLE, _SMALL)
+    return (_MIDDLE, first, _SMALL), (_MIDDLE, second, _SMALL)
 
 
-def count_boxes(count: int, rng: np.random.Generator) -> tuple[Box, ...]:
-    """Place 1 to 4 things of one size apart from each other."""
-    if count == 1:
-        return (anywhere(pick(rng, (32, 40, 48)), rng),)
-    if count == 2:
-        side = pick(rng, (24, 28, 32))
-        gap = between(rng, 0, GRID - 2 * side)
-        left, lift = (GRID - 2 * side - gap) // 2, between(rng, -4, 4)
-        top = (GRID - side) // 2 + between(rng, -6, 6)
-        return _inside(((left, top + lift, side), (left + side + gap, top - lift, side)))
-    if count == 3 and coin(rng, 0.4):
-        side = 20
-        top = between(rng, 8, GRID - side - 8)
-        return _inside(tuple((2 + number * side, top + between(rng, -3, 3), side) for number in range(3)))
-    side = pick(rng, (24, 28, 28))
-    far = GRID - side - 2
-    corners = [(2, 2), (far, 2), (2, far), (far, far)]
-    if count == 3:
-        corners = pick(rng, ([((GRID - side) // 2, 2), *corners[2:]], [*corners[:2], ((GRID - side) // 2, far)]))
-    return _inside(tuple((x + between(rng, -2, 2), y + between(rng, -2, 2), side) for x, y in corners))
+def count_boxes(count: int) -> tuple[Box, ...]:
+    """Place 1 to 4 things of one size apart from each other.
 
-
-def anywhere(side: int, rng: np.random.Generator) -> Box:
-    """Place one thing near the middle."""
-    slack = (GRID - side) // 2
-    reach = min(slack, 6)
-    return slack + between(rng, -reach, reach), slack + between(rng, -reach, reach), side
-
-
-def _inside(boxes: tuple[Box, ...]) -> tuple[Box, ...]:
-    return tuple((min(max(x, 0), GRID - side), min(max(y, 0), GRID - side), side) for x, y, side in boxes)
+    Args:
+        count: one fills the picture, two stand side by side, three make a pyramid, four take the quarters.
+    """
+    places = {
+        1: (),
+        2: ((_NEAR, _MIDDLE), (_FAR, _MIDDLE)),
+        3: ((_MIDDLE, _NEAR), (_NEAR, _FAR), (_FAR, _FAR)),
+        4: ((_NEAR, _NEAR), (_FAR, _NEAR), (_NEAR, _FAR), (_FAR, _FAR)),
+    }[count]
+    return tuple((x, y, _SMALL) for x, y in places) or ((0, 0, GRID),)
 
 
 def _things(keys: Sequence[str], boxes: Sequence[Box]) -> tuple[Thing, ...]:
