@@ -7,7 +7,8 @@ learns nothing else, many times as many pictures a second, and is then simply ha
 - the guess E[z_i | z_t], from a caption's embedding to its pictures', to the prior;
 - the sketch E[x0 | z_i, caption], from a picture's embedding and the caption's words to its grid, to the decoder.
 
-An embedding says what is on a picture and little of what stands where; that the sketch reads from the words.
+Of several things an embedding says where they are and in which colours, hardly which; that the sketch reads from the
+words.
 
 Source: ours; that the mean is the optimal denoiser at full noise follows from DDPM, arXiv:2006.11239, eq. 8 at t = T.
 What they are worth stands in docs/decisions/0008 and 0009.

@@ -48,7 +48,7 @@ from opendalle.training.config import AdamWConfig, TrainConfig
 
 MEASURED_CAPTIONS = 4_096  # pairs on which the captions' spread is measured
 SHOWN = 24  # captions of the set on a sheet of samples, seeds 0, 1, 2, ...
-MEAN_BATCH, MEAN_RATE = 256, 1.5e-3  # of the guess: a regression bears, and wants, larger batches
+MEAN_BATCH, MEAN_RATE = 256, 1.5e-3  # of guess and sketch: a regression bears, and wants, larger batches
 GUESS_NOISE = 0.1  # of the spread along every principal axis, on the caption's embedding
 EMBEDDING_NOISE = 0.15  # of the spread along every principal axis, on what sketch and decoder read
 DOUBT_SHARE = 0.6  # of embeddings that are spoiled further, up to a guess's error: scenes are drawn from such
@@ -70,7 +70,7 @@ def dalle2(
     upsampler_pictures: int = 200_000,
     guess_pictures: int = 1_000_000,
     prior_pictures: int = 400_000,
-    sketch_pictures: int = 800_000,
+    sketch_pictures: int = 2_000_000,
     decoder_pictures: int = 400_000,
     batch_size: int = 32,
     learning_rate: float = 1.4e-3,
@@ -98,7 +98,7 @@ def dalle2(
         upsampler_pictures: length of the upsampler's run, if it is trained.
         guess_pictures: length of the guess's run, some ten times as fast a picture as the prior's.
         prior_pictures: length of the prior's run.
-        sketch_pictures: length of the sketch's run, two or three times as fast a picture as the decoder's.
+        sketch_pictures: length of the sketch's run, some fifteen times as fast a picture as the decoder's.
         decoder_pictures: length of the decoder's run.
         batch_size: pictures a step of prior and decoder.
         learning_rate: of both, at its top.
@@ -216,12 +216,10 @@ class Plan:
         def finish() -> ModelFolder:
             return self._write("guess", network, self.guess_pictures)
 
-        config = self._train_config(self.guess_pictures, weight_decay=0.01)
-
         return Work(
             objective=GuessObjective(network, shared.read, shared.empty, PriorLossConfig(), GUESS_NOISE),
             batches=PairBatches(store, MEAN_BATCH, self.seed + 3, with_grid=False),
-            config=replace(config, batch_size=MEAN_BATCH, optimiser=replace(config.optimiser, learning_rate=MEAN_RATE)),
+            config=self._mean_config(self.guess_pictures),
             finish=finish,
         )
 
@@ -264,8 +262,8 @@ class Plan:
 
         return Work(
             objective=SketchObjective(network, shared.words, shared.empty, EMBEDDING_NOISE, doubt_share=DOUBT_SHARE),
-            batches=PairBatches(store, self.batch_size, self.seed + 2, with_grid=True),
-            config=self._train_config(self.sketch_pictures, weight_decay=0.01),
+            batches=PairBatches(store, MEAN_BATCH, self.seed + 2, with_grid=True),
+            config=self._mean_config(self.sketch_pictures),
             finish=finish,
         )
 
@@ -337,6 +335,10 @@ class Plan:
     def _tell(self, done: int) -> None:
         if done % 5_120 == 0:
             say(f"encoded {done:,} of {self.pairs:,}")
+
+    def _mean_config(self, length: int) -> TrainConfig:
+        config = self._train_config(length, weight_decay=0.01)
+        return replace(config, batch_size=MEAN_BATCH, optimiser=replace(config.optimiser, learning_rate=MEAN_RATE))
 
     def _train_config(self, length: int, weight_decay: float) -> TrainConfig:
         return TrainConfig(
