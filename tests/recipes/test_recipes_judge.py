@@ -8,6 +8,7 @@ import torch
 from opendalle.base.errors import BadConfig, BadData
 from opendalle.checkpoint.folder import read_model
 from opendalle.data.emoji.fixture import build_fixture
+from opendalle.evaluation.judge_batches import JudgeBatches
 from opendalle.pretrained.kinds import load_folder
 from opendalle.recipes import run
 from opendalle.recipes.judge import judge
@@ -35,3 +36,13 @@ def test_what_a_judge_cannot_be(tmp_path: Path) -> None:
         pass
     with pytest.raises(BadConfig, match="64 or 256"):
         judge(tmp_path / "world", tmp_path / "out", size=128)
+
+
+def test_only_the_judge_of_names_learns_small_things(tmp_path: Path) -> None:
+    for _ in build_fixture(tmp_path / "world"):
+        pass
+    for size, is_soft in ((64, True), (256, False)):
+        (stage,) = judge(tmp_path / "world", tmp_path / "out", size=size)
+        lessons = stage.build().batches
+        assert isinstance(lessons, JudgeBatches)
+        assert (lessons.config.small > 0) == is_soft  # a small thing enlarged is soft: no lesson in sharpness

@@ -157,7 +157,7 @@ class Sketch(nn.Module):
 
     `error` is how far a guess of z is off, along every principal axis, in units of its spread: what a doubt of 1 means.
     As cascades tell their later stages how noised their input is (arXiv:2106.15282, section 4), the sketch is told how
-    far the embedding may be off; it then takes more from the words.
+    far the embedding may be off.
     """
 
     error: Tensor

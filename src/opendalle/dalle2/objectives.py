@@ -278,16 +278,18 @@ class DecoderObjective:
         return Losses(total={"decoder": loss}, watch={"simple": simple.mean().item()})
 
 
-def disturbed(z: Embeddings, noise: float, whitening: Whitening | None, rng: Generator) -> Embeddings:
+def disturbed(
+    z: Embeddings, noise: float | Float[Tensor, "b e"], whitening: Whitening | None, rng: Generator
+) -> Embeddings:
     """Add noise to embeddings: what learns from them then forgives the prior's small errors.
 
     Args:
         z: unit vectors.
-        noise: in units of their spread, number by number, or along every principal axis; 0 changes nothing.
+        noise: in units of their spread, number by number, or along every principal axis; the number 0 changes nothing.
         whitening: gives the axes; None: the numbers as they are.
         rng: all chance.
     """
-    if noise == 0:
+    if isinstance(noise, float | int) and noise == 0:
         return z
     drawn = noise * torch.randn(z.shape, generator=rng).to(z)
     if whitening is not None:
@@ -318,8 +320,7 @@ def doubted(z: Embeddings, noise: float, doubt: Float[Tensor, " b"], sketch: Ske
         rng: all chance.
     """
     spread = (noise**2 + (doubt[:, None] * sketch.error).square()).sqrt()
-    whitening = sketch.mean.whitening
-    return whitening.inverse(whitening(z) + spread * torch.randn(z.shape, generator=rng).to(z))
+    return disturbed(z, spread, sketch.mean.whitening, rng)
 
 
 def draw_steps(schedule: Schedule, x0: Float[Tensor, "b *d"], rng: Generator) -> tuple[Steps, Float[Tensor, "b *d"]]:

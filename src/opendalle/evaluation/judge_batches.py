@@ -18,13 +18,15 @@ from opendalle.data.emoji.build import shrink
 from opendalle.data.emoji.colours import COLOUR_NAMES
 from opendalle.data.emoji.lexicon import everyday_nouns
 from opendalle.data.emoji.painting import SHAPES, draw_shape, repaint
+from opendalle.data.emoji.scenes import Box
 from opendalle.data.emoji.world import World
 from opendalle.data.order import SampleOrder
+from opendalle.evaluation.detect import DetectConfig
 from opendalle.evaluation.judge_objective import JudgeBatch
 
 Reconstruct = Callable[[Float[Tensor, "b 4 h w"]], Float[Tensor, "b 4 h w"]]
 SMALL_SIDES = (20, 24, 28, 32, 40)  # of a small thing on a picture of 64 pixels
-MARGIN = 0.12  # round a small thing when it is cut out, as a share of its side
+MARGIN = DetectConfig.margin  # round a small thing when it is cut out, as a share of its side: as detectors will
 
 
 def judge_concepts(world: World) -> tuple[str, ...]:
@@ -43,15 +45,12 @@ def premultiplied(pictures: UInt8[np.ndarray, "b h w 4"]) -> Float[Tensor, "b 4 
     return torch.cat([values[:, :3] * values[:, 3:], values[:, 3:]], dim=1) * 2 - 1
 
 
-Box = tuple[int, int, int]  # x, y of the upper left corner and side, in pixels
-
-
 def cut_out(pictures: Float[Tensor, "b 4 h w"], boxes: Sequence[Box]) -> Float[Tensor, "b 4 h w"]:
     """Cut things out with a margin and bring them to the pictures' size; what fills its picture stays as it is.
 
     Args:
         pictures: premultiplied RGBA in [-1, 1], square.
-        boxes: one a picture.
+        boxes: one a picture, in pixels.
     """
     size, rows = pictures.shape[-1], []
     for picture, (x, y, side) in zip(pictures, boxes, strict=True):
@@ -137,21 +136,31 @@ class JudgeBatches:
     def read(self, position: int) -> JudgeBatch:
         """Return the batch at `position`, counted from the run's beginning."""
         first = position * self.config.batch
-        drawn = [self._picture(place) for place in range(first, first + self.config.batch)]
-        placed = [self._placed(picture, first + number) for number, (picture, _, _) in enumerate(drawn)]
-        pictures = premultiplied(np.stack([picture for picture, _ in placed]))
-        concept = torch.tensor([index for _, index, _ in drawn])
-        style = torch.tensor([self.styles.index(name) for _, _, name in drawn])
+        drawn, boxes, concepts, styles = zip(
+            *(self._example(first + row) for row in range(self.config.batch)), strict=True
+        )
+        pictures = premultiplied(np.stack(drawn))
         reconstructions = None
         if self.reconstruct is not None:
             with torch.no_grad():
-                reconstructions = cut_out(self.reconstruct(pictures).clamp(-1, 1), [box for _, box in placed])
-        pictures = cut_out(pictures, [box for _, box in placed])
-        return JudgeBatch(pictures=pictures, concept=concept, style=style, reconstructions=reconstructions)
+                reconstructions = cut_out(self.reconstruct(pictures).clamp(-1, 1), boxes)
+        return JudgeBatch(
+            pictures=cut_out(pictures, boxes),
+            concept=torch.tensor(concepts),
+            style=torch.tensor([self.styles.index(name) for name in styles]),
+            reconstructions=reconstructions,
+        )
 
-    def _placed(self, picture: UInt8[np.ndarray, "s s 4"], position: int) -> tuple[UInt8[np.ndarray, "s s 4"], Box]:
+    def _example(self, position: int) -> tuple[UInt8[np.ndarray, "s s 4"], Box, int, str]:
+        rng = self._order.generator(position)
+        picture, index, style = self._picture(position, rng)
+        return *self._placed(picture, rng), index, style
+
+    def _placed(
+        self, picture: UInt8[np.ndarray, "s s 4"], rng: np.random.Generator
+    ) -> tuple[UInt8[np.ndarray, "s s 4"], Box]:
         """Put a share of the drawings, shrunk, somewhere on an empty picture; tell where."""
-        rng, size = np.random.default_rng([self.config.seed, position]), self.config.size
+        size = self.config.size
         if rng.random() >= self.config.small:
             return picture, (0, 0, size)
         side = SMALL_SIDES[int(rng.integers(len(SMALL_SIDES)))] * size // 64
@@ -160,8 +169,7 @@ class JudgeBatches:
         whole[y : y + side, x : x + side] = shrink(picture, side)
         return whole, (x, y, side)
 
-    def _picture(self, position: int) -> tuple[UInt8[np.ndarray, "s s 4"], int, str]:
-        rng = self._order.generator(position)
+    def _picture(self, position: int, rng: np.random.Generator) -> tuple[UInt8[np.ndarray, "s s 4"], int, str]:
         index, style, is_painted = self._cells[self._order.place(position).index]
         key = self.concepts[index]
         if not style:

@@ -17,6 +17,7 @@ from opendalle.dalle2.objectives import (
     DecoderLossConfig,
     DecoderObjective,
     GuessObjective,
+    PairBatch,
     PriorLossConfig,
     PriorObjective,
     SketchObjective,
@@ -210,7 +211,7 @@ class Plan:
         shared, store = self._open()
         torch.manual_seed(self.seed + 3)
         network = Guess(GUESS_PRESETS["emoji"])
-        batch = next(PairBatches(store, min(MEASURED_CAPTIONS, self.pairs), self.seed, with_grid=False)(0))
+        batch = self._some_pairs(store)
         network.measure(shared.read(batch.ids, batch.mask)[0], torch.from_numpy(store.array("z")).float())
 
         def finish() -> ModelFolder:
@@ -252,7 +253,7 @@ class Plan:
         torch.manual_seed(self.seed + 2)
         network = Sketch(SKETCH_PRESETS["emoji"])
         network.mean.whitening.fit(torch.from_numpy(store.array("z")).float())
-        batch = next(PairBatches(store, min(MEASURED_CAPTIONS, self.pairs), self.seed, with_grid=False)(0))
+        batch = self._some_pairs(store)
         guess: Guess = self._read("guess")
         with torch.no_grad():
             network.measure_error(batch.z, guess(shared.read(batch.ids, batch.mask)[0]))
@@ -315,6 +316,10 @@ class Plan:
     def _open(self) -> tuple["Shared", EmbeddingStore]:
         """Load the siblings and the pairs."""
         return Shared(self.places), EmbeddingStore(self._pairs_place, stamps=self.stamps())
+
+    def _some_pairs(self, store: EmbeddingStore) -> PairBatch:
+        """Return the pairs on which spread and error are measured."""
+        return next(PairBatches(store, min(MEASURED_CAPTIONS, self.pairs), self.seed, with_grid=False)(0))
 
     def _write(
         self, name: str, network: Guess | DiffusionPrior | Sketch, pictures: int, extra: Mapping[str, Any] | None = None

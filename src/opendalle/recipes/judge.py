@@ -1,6 +1,7 @@
 """The judge that scores pictures: trained apart from every network that draws, conditions, reranks or filters."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -74,7 +75,10 @@ def judge(
             reconstruct = through_codec
 
         objective = JudgeObjective(network, wash)
-        batches = JudgeBatches(world, JudgeBatchesConfig(batch=batch_size, size=size, seed=seed), reconstruct)
+        lessons = JudgeBatchesConfig(batch=batch_size, size=size, seed=seed)
+        if size == 256:
+            lessons = replace(lessons, small=0.0)  # what is enlarged is soft
+        batches = JudgeBatches(world, lessons, reconstruct)
 
         def finish() -> ModelFolder:
             calibrate(objective, (batches.read(pictures // batch_size + k) for k in range(1, CALIBRATED + 1)), seed)

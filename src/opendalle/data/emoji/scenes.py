@@ -28,7 +28,8 @@ _SMALL = 28  # side of one of two to four things, in the middle of a quarter's s
 _BIG, _TINY = 40, 20  # sides of two things of different size
 _NEAR, _MIDDLE, _FAR = 2, 18, 34  # where a small thing begins: in the first half, in the middle, in the second half
 COMBINATIONS = ("seen", "heldout", "any")
-Box = tuple[int, int, int]
+Box = tuple[int, int, int]  # x, y of the upper left corner and side
+_WHOLE: Box = (0, 0, GRID)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,7 @@ class SceneMaker:
 
     def _colour(self, style: str, rng: np.random.Generator) -> Truth:
         key, colour = pick(rng, self._choice[style].paintable), pick(rng, COLOUR_NAMES)
-        return Truth(kind="colour", style=style, things=(Thing(key=key, box=count_boxes(1)[0], colour=colour),))
+        return Truth(kind="colour", style=style, things=(Thing(key=key, box=_WHOLE, colour=colour),))
 
     def _colours(self, style: str, rng: np.random.Generator) -> Truth:
         paintable = self._choice[style].paintable
@@ -162,7 +163,7 @@ class SceneMaker:
 
     def _sign(self, style: str, rng: np.random.Generator) -> Truth:
         style = "flat" if "flat" in self._styles else style  # our signs are drawn one way, and flat is what it is
-        thing = Thing(key="sign", box=(0, 0, GRID), colour=pick(rng, COLOUR_NAMES), word=pick(rng, WORDS))
+        thing = Thing(key="sign", box=_WHOLE, colour=pick(rng, COLOUR_NAMES), word=pick(rng, WORDS))
         return Truth(kind="sign", style=style, things=(thing,))
 
     def _speech(self, style: str, rng: np.random.Generator) -> Truth:
@@ -209,13 +210,12 @@ def count_boxes(count: int) -> tuple[Box, ...]:
     Args:
         count: one fills the picture, two stand side by side, three make a pyramid, four take the quarters.
     """
-    places = {
-        1: (),
-        2: ((_NEAR, _MIDDLE), (_FAR, _MIDDLE)),
-        3: ((_MIDDLE, _NEAR), (_NEAR, _FAR), (_FAR, _FAR)),
-        4: ((_NEAR, _NEAR), (_FAR, _NEAR), (_NEAR, _FAR), (_FAR, _FAR)),
-    }[count]
-    return tuple((x, y, _SMALL) for x, y in places) or ((0, 0, GRID),)
+    if count == 1:
+        return (_WHOLE,)
+    if count == 2:
+        return two_boxes("left")
+    upper = ((_MIDDLE, _NEAR),) if count == 3 else ((_NEAR, _NEAR), (_FAR, _NEAR))
+    return tuple((x, y, _SMALL) for x, y in (*upper, (_NEAR, _FAR), (_FAR, _FAR)))
 
 
 def _things(keys: Sequence[str], boxes: Sequence[Box]) -> tuple[Thing, ...]:
