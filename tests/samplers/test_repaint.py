@@ -1,4 +1,4 @@
-"""A known part, held to the exact conditional distribution of a Gaussian, and to the published algorithm as a plain loop."""
+"""A known part: the exact conditional distribution of a Gaussian, and the published algorithm as a plain loop."""
 
 import math
 

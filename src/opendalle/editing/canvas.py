@@ -5,16 +5,17 @@ shifted by a membrane hung between the two along the seam; the seam then has no 
 colours of its surroundings.  All of it happens in premultiplied colour, so that transparent pictures keep clean edges.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from opendalle.base.errors import BadPicture
 from opendalle.editing.frames import Frame, bounds
 from opendalle.editing.masks import Mask
-from opendalle.editing.membrane import membrane
+from opendalle.editing.membrane import NEIGHBOURS, Region, beside, membrane
 from opendalle.editing.outpainting import Extension
 from opendalle.pictures import from_array, to_array
 
@@ -44,6 +45,7 @@ class Canvas:
         self.mode = picture.mode
         self.pixels = np.array(picture.convert("RGBA"))  # (h, w, 4), a copy
         self.pending = mask.copy()
+        self.grain = _grain(self.pixels, ~mask)  # how rough the picture is; a seam may be no rougher
 
     @classmethod
     def extended(cls, picture: Image.Image, extension: Extension) -> "Canvas":
@@ -130,38 +132,52 @@ class Canvas:
         self.pixels[place][is_free] = np.asarray(from_array(fitted))[is_free]
         self.pending[frame.rows, frame.columns] = False
 
-    def _fitted(
-        self, drawn: Values, place: tuple[slice, slice], is_free: Bool[np.ndarray, "h w"], reach: float
-    ) -> Values:
+    def _fitted(self, drawn: Values, place: tuple[slice, slice], is_free: Region, reach: float) -> Values:
         """Shift the drawing so that it meets the picture along the seam."""
         around = to_array(Image.fromarray(self.pixels[place]))
-        rim = _beside(is_free) & ~self.pending[place]
+        rim = beside(is_free) & ~self.pending[place]
         if self.mode == "RGB" and drawn[3].min() < 1:
             behind = membrane(around, rim, is_free) if rim.any() else around
             drawn = drawn + (1 - drawn[3:]) / 2 * (behind + 1)
             drawn[3] = 1
-        if not rim.any():
+        edge, wanted = _continued(around, drawn, rim, is_free, 1.5 * self.grain)
+        if not edge.any():
             return drawn
-        step = around - drawn
-        level = np.median(step[:, rim], axis=1)[:, None, None]  # a shift of the whole drawing, if there is one
-        fitted = drawn + level + membrane(step - level, rim, is_free, reach)
+        step = wanted - drawn
+        level = np.median(step[:, edge], axis=1)[:, None, None]  # a shift of the whole drawing, if there is one
+        fitted = drawn + level + membrane(step - level, edge, is_free, reach)
         fitted[3] = fitted[3].clip(-1, 1)
         fitted[:3] = np.minimum(fitted[:3].clip(-1, 1), fitted[3])  # premultiplied colour is at most alpha
         return fitted
 
 
+def _continued(around: Values, drawn: Values, rim: Region, is_free: Region, steepest: float) -> tuple[Region, Values]:
+    """Say which drawn pixels lie at the rim, and what they should be.
+
+    From a kept pixel to the drawn one beside it, the drawing's own step is taken, but none that is steeper than the
+    picture would have it: a drawing that breaks off at the seam is faded in, one that goes on is left alone.
+    """
+    total, number = np.zeros_like(drawn), np.zeros(rim.shape, dtype=np.float32)
+    for here, there in NEIGHBOURS:
+        meets = is_free[here] & rim[there]
+        own = (drawn[here] - drawn[there]).clip(-steepest, steepest)
+        total[here] += np.where(meets, around[there] + own, 0)
+        number[here] += meets
+    return number > 0, total / np.maximum(number, 1)
+
+
+def _grain(pixels: UInt8[np.ndarray, "h w 4"], known: Mask) -> float:
+    """The median step of colour between known neighbours, premultiplied; large pictures are looked at in part."""
+    every = max(1, math.isqrt(known.size // 2**20))
+    steps = [np.zeros(1, dtype=np.float32)]
+    for some, there in ((pixels[:, ::every], known[:, ::every]), (pixels[::every].swapaxes(0, 1), known[::every].T)):
+        colour = to_array(Image.fromarray(np.ascontiguousarray(some)))[:3]
+        steps.append(np.abs(np.diff(colour, axis=1))[:, there[1:] & there[:-1]].ravel())
+    return float(np.median(np.concatenate(steps)))
+
+
 def _resized(
-    layers: Float32[np.ndarray, "c h1 w1"], side: int, by: Image.Resampling = Image.Resampling.BICUBIC
+    layers: Float32[np.ndarray, "c h1 w1"], side: int, by: Image.Resampling = Image.Resampling.LANCZOS
 ) -> Float32[np.ndarray, "c h2 w2"]:
     """Resample each layer in floating point; shrinking averages, as it should."""
     return np.stack([np.asarray(Image.fromarray(one).resize((side, side), by)) for one in layers])
-
-
-def _beside(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Pixels outside a region that share an edge with it."""
-    near = np.zeros_like(region)
-    near[1:] |= region[:-1]
-    near[:-1] |= region[1:]
-    near[:, 1:] |= region[:, :-1]
-    near[:, :-1] |= region[:, 1:]
-    return near & ~region

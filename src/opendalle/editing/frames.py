@@ -82,7 +82,7 @@ def mask_frames(mask: Mask, side: int, framing: Framing | None = None) -> tuple[
         top, left = (_centred(one, size, total) for one, total in zip((rows, columns), mask.shape, strict=True))
         return (Frame(left=left, top=top, side=size),)
     margin = math.ceil(framing.overlap * size / 2)
-    first, last = max(0, along.start - margin), min(room, along.stop + margin - size)
+    first, last = min(room, max(0, along.start - margin)), min(room, along.stop + margin - size)
     starts = spread(first, max(first, last), framing.stride(size))
     marked = mask.sum(axis=0 if is_wide else 1)
     return tuple(

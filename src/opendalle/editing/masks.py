@@ -149,7 +149,7 @@ def check_mask(mask: Mask, picture: Image.Image) -> None:
         raise BadRequest("a mask that marks the whole picture", "something to keep", "To draw all anew, generate.")
 
 
-def cells_of(mask: Mask, factor: int) -> Mask:
+def cells_of(mask: Mask, factor: int) -> Bool[np.ndarray, "h2 w2"]:
     """Carry a mask over to a codec's grid: a cell is edited when any of its pixels is.
 
     Args:

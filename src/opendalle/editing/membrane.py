@@ -16,19 +16,25 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float32
 
-_COARSEST = 4  # pixels; a film this small is relaxed until it rests
-_SWEEPS = 12  # at each level; its start is right but for what the level below could not resolve
-_SWEEPS_COARSEST = 60
+_COARSEST = 4  # pixels; a film this small has no level below
+_SWEEPS = 4  # at each level at least: its start is right but for what the level below could not resolve
+_MORE_SWEEPS = 28  # at small levels, where they cost next to nothing
+_WORK = 250_000  # pixels; levels that are larger than that get none of those
 
-Layer = Float32[np.ndarray, "h w"]
+_ALL, _FIRST, _LAST = slice(None), slice(None, -1), slice(1, None)
+# Each pixel and one of its four neighbours, as two slices of the last two axes.
+NEIGHBOURS = (
+    ((..., _LAST, _ALL), (..., _FIRST, _ALL)),
+    ((..., _FIRST, _ALL), (..., _LAST, _ALL)),
+    ((..., _ALL, _LAST), (..., _ALL, _FIRST)),
+    ((..., _ALL, _FIRST), (..., _ALL, _LAST)),
+)
+
+Layers = Float32[np.ndarray, "c h w"]
+Region = Bool[np.ndarray, "h w"]
 
 
-def membrane(
-    values: Float32[np.ndarray, "c h w"],
-    given: Bool[np.ndarray, "h w"],
-    inside: Bool[np.ndarray, "h w"],
-    reach: float = math.inf,
-) -> Float32[np.ndarray, "c h w"]:
+def membrane(values: Layers, given: Region, inside: Region, reach: float = math.inf) -> Layers:
     """Stretch a film over the inside that passes through the given values.
 
     Where it is neither given nor inside there is no film: it ends there, flat.
@@ -43,52 +49,53 @@ def membrane(
         The values where given, the film inside, 0 elsewhere.
     """
     tension = 0.0 if math.isinf(reach) else 1.0 / reach**2
-    return np.stack(
-        [_stretched(np.where(given, one, np.float32(0)), given, inside & ~given, tension) for one in values]
-    )
+    return _stretched(np.where(given, values, np.float32(0)), given, inside & ~given, tension)
 
 
-def _stretched(values: Layer, given: Bool[np.ndarray, "h w"], free: Bool[np.ndarray, "h w"], tension: float) -> Layer:
-    """The film of one layer; solved on half the pixels first."""
+def beside(region: Region) -> Region:
+    """Pixels outside a region that share an edge with it."""
+    near = np.zeros_like(region)
+    for here, there in NEIGHBOURS:
+        near[here] |= region[there]
+    return near & ~region
+
+
+def _stretched(values: Layers, given: Region, free: Region, tension: float) -> Layers:
+    """The film, solved on half the pixels along each axis first."""
     if not free.any():
         return values
-    if max(values.shape) <= _COARSEST:
-        return _relaxed(values, given, free, tension, _SWEEPS_COARSEST)
-    height, width = values.shape
+    height, width = free.shape
+    num_sweeps = _SWEEPS + min(_WORK // free.size, _MORE_SWEEPS)
+    if max(height, width) <= _COARSEST:
+        return _relaxed(values, given, free, tension, num_sweeps)
     num_given = _summed(given.astype(np.float32))
     coarse = _summed(values) / np.maximum(num_given, 1)
     below = _stretched(coarse, num_given > 0, (_summed(free.astype(np.float32)) > 0) & (num_given == 0), 4 * tension)
-    start = below.repeat(2, axis=0)[:height].repeat(2, axis=1)[:, :width]
-    return _relaxed(np.where(free, start, values), given, free, tension, _SWEEPS)
+    start = below.repeat(2, axis=1)[:, :height].repeat(2, axis=2)[:, :, :width]
+    return _relaxed(np.where(free, start, values), given, free, tension, num_sweeps)
 
 
-def _summed(layer: Layer) -> Layer:
+def _summed(layers: Float32[np.ndarray, "... h w"]) -> Float32[np.ndarray, "... h2 w2"]:
     """Sum of each block of 2x2; a last odd row or column stands alone."""
-    height, width = layer.shape
-    even = np.pad(layer, ((0, height % 2), (0, width % 2)))
-    return even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
+    odd = [(0, 0)] * (layers.ndim - 2) + [(0, side % 2) for side in layers.shape[-2:]]
+    even = np.pad(layers, odd)
+    return even[..., ::2, ::2] + even[..., 1::2, ::2] + even[..., ::2, 1::2] + even[..., 1::2, 1::2]
 
 
-def _relaxed(
-    film: Layer, given: Bool[np.ndarray, "h w"], free: Bool[np.ndarray, "h w"], tension: float, num_sweeps: int
-) -> Layer:
+def _relaxed(film: Layers, given: Region, free: Region, tension: float, num_sweeps: int) -> Layers:
     """Gauss-Seidel in two colours: free pixels become the mean of their neighbours, the black ones, then the white."""
-    pull = _around((given | free).astype(np.float32)) + np.float32(tension)
+    pull = np.full(free.shape, tension, dtype=np.float32)
+    for here, there in NEIGHBOURS:
+        pull[here] += (given | free)[there]
     share = np.divide(np.float32(1), pull, out=np.zeros_like(pull), where=pull > 0)
-    rows, columns = np.ogrid[: film.shape[0], : film.shape[1]]
+    rows, columns = np.ogrid[: film.shape[1], : film.shape[2]]
     is_black = (rows + columns) % 2 == 0
-    colours = (free & is_black, free & ~is_black)
+    around = np.empty_like(film)
     for _ in range(num_sweeps):
-        for colour in colours:
-            np.copyto(film, _around(film) * share, where=colour)
+        for colour in (free & is_black, free & ~is_black):
+            around.fill(0)
+            for here, there in NEIGHBOURS:
+                around[here] += film[there]
+            around *= share
+            np.copyto(film, around, where=colour)
     return film
-
-
-def _around(layer: Layer) -> Layer:
-    """Sum of the four neighbours; outside there is nothing."""
-    total = np.zeros_like(layer)
-    total[1:] += layer[:-1]
-    total[:-1] += layer[1:]
-    total[:, 1:] += layer[:, :-1]
-    total[:, :-1] += layer[:, 1:]
-    return total
