@@ -1,5 +1,7 @@
 """What comes back: untouched bytes outside, no seam between, clean edges on transparent pictures."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -211,6 +213,28 @@ def test_a_transparent_drawing_on_an_opaque_picture_lets_the_surroundings_go_on(
     assert np.abs(result.astype(int) - (30, 90, 200)).max(-1).astype(bool).sum() == 64
 
 
+def test_a_change_of_all_colours_is_undone_far_from_the_seam_too():
+    picture, mask = landscape(200, 200), blob(200, 200)
+    tinted = Image.fromarray((np.asarray(picture).astype(int) + np.array([9, -6, 12])).clip(0, 255).astype(np.uint8))
+    result = last(edited(picture, mask, lambda frame, mask: tinted, 200)).picture
+    change = np.abs(np.asarray(result).astype(int) - np.asarray(picture)).max(-1)
+    assert change[90:110, 90:110].max() <= 1
+
+
+def test_memory_does_not_grow_with_the_number_of_frames():
+    def peak(side: int) -> tuple[int, int]:
+        tracemalloc.start()
+        states = extended(landscape(48, 48), Extension(right=60), lambda frame, mask: frame, side)
+        number = sum(1 for _ in states)
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return number, used
+
+    (few, of_few), (many, of_many) = peak(48), peak(16)
+    assert many > 4 * few
+    assert of_many <= of_few
+
+
 def test_a_state_a_frame_and_nothing_before_it_is_asked_for():
     calls = []
 
@@ -231,7 +255,7 @@ def test_new_ground_is_empty_until_it_is_drawn():
     ground = Canvas.extended(landscape(20, 20), Extension(left=10)).picture
     assert ground.getpixel((5, 5)) == (255, 255, 255)
     clear = Canvas.extended(sticker(20), Extension(left=10)).picture
-    assert clear.getpixel((5, 5))[3] == 0
+    assert np.asarray(clear)[5, 5, 3] == 0
 
 
 def test_unusable_input_is_refused_before_anything_is_drawn():

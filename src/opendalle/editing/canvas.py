@@ -1,27 +1,24 @@
 """The canvas: a picture while it is being edited, what a model is shown of it, and how a drawing is laid back.
 
-Pixels outside the mask are never computed with, so they come back byte for byte.  Inside, the drawing's colours are
-shifted by a membrane hung between the two along the seam; the seam then has no step, whatever the model did to the
-colours of its surroundings.  All of it happens in premultiplied colour, so that transparent pictures keep clean edges.
+Pixels outside the mask are never written, so they come back byte for byte.  All that is computed, is computed in
+premultiplied colour, so that transparent pictures keep clean edges.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from PIL import Image
 
 from opendalle.base.errors import BadPicture
 from opendalle.editing.frames import Frame, bounds
 from opendalle.editing.masks import Mask
-from opendalle.editing.membrane import NEIGHBOURS, Region, beside, membrane
+from opendalle.editing.membrane import beside, membrane
 from opendalle.editing.outpainting import Extension
+from opendalle.editing.seam import REACH, STEEPEST, fitted, grain, laid_behind, unshifted
 from opendalle.pictures import from_array, to_array
 
-Values = Float32[np.ndarray, "4 h w"]  # premultiplied RGBA in [-1, 1]; nothing is -1
-
-REACH = 1 / 8  # share of a frame's side within which the seam's correction fades
+OPAQUE = 0.99  # alpha from which nothing shines through; in [-1, 1], and resampling rounds
 SOLID = 0.25  # share of known pixels from which a pixel of the model's square can be told from them
 
 
@@ -45,7 +42,7 @@ class Canvas:
         self.mode = picture.mode
         self.pixels = np.array(picture.convert("RGBA"))  # (h, w, 4), a copy
         self.pending = mask.copy()
-        self.grain = _grain(self.pixels, ~mask)  # how rough the picture is; a seam may be no rougher
+        self.grain = grain(self.pixels, ~mask)  # how rough the picture is; a seam may be no rougher
 
     @classmethod
     def extended(cls, picture: Image.Image, extension: Extension) -> "Canvas":
@@ -115,65 +112,24 @@ class Canvas:
             values = np.concatenate([values, np.ones_like(values[:1])])
         if drawn.width != frame.side:
             values = _resized(values, frame.side).clip(-1, 1)
-        # One pixel more on each side: the seam may run along the frame's own border.
+        shown = ~pending if self.mode == "RGBA" else ~pending & (values[3] > OPAQUE)  # and was drawn again
+        values = unshifted(values, self.pixels[frame.rows, frame.columns], shown)
+        # One pixel more on each side, where there is one: the seam may run along the frame's own border.
         rows, columns = bounds(pending)
-        place = (
-            slice(max(0, frame.top + rows.start - 1), frame.top + rows.stop + 1),
-            slice(max(0, frame.left + columns.start - 1), frame.left + columns.stop + 1),
+        down, across = (
+            np.arange(max(0, start + span.start - 1), min(total, start + span.stop + 1))
+            for start, span, total in zip((frame.top, frame.left), (rows, columns), self.pending.shape, strict=True)
         )
-        is_free = np.zeros_like(self.pending[place])
-        top, left = frame.top + rows.start - place[0].start, frame.left + columns.start - place[1].start
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        is_free[top : top + height, left : left + width] = pending[rows, columns]
-        wider = np.pad(values, ((0, 0), (1, 1), (1, 1)), mode="edge")
-        first = place[0].start - frame.top + 1, place[1].start - frame.left + 1
-        there = wider[:, first[0] : first[0] + is_free.shape[0], first[1] : first[1] + is_free.shape[1]]
-        fitted = self._fitted(there, place, is_free, REACH * frame.side)
-        self.pixels[place][is_free] = np.asarray(from_array(fitted))[is_free]
+        place = slice(down[0], down[-1] + 1), slice(across[0], across[-1] + 1)
+        y, x = down[:, None] - frame.top, across[None] - frame.left  # as the frame counts
+        free = self.pending[place] & (y >= 0) & (y < frame.side) & (x >= 0) & (x < frame.side)
+        values = values[:, y.clip(0, frame.side - 1), x.clip(0, frame.side - 1)]
+        around, kept = to_array(Image.fromarray(self.pixels[place])), ~self.pending[place]
+        if self.mode == "RGB" and values[3].min() < OPAQUE:
+            values = laid_behind(values, around, beside(free) & kept, free)
+        values = fitted(values, around, kept, free, STEEPEST * self.grain, REACH * frame.side)
+        self.pixels[place][free] = np.asarray(from_array(values))[free]
         self.pending[frame.rows, frame.columns] = False
-
-    def _fitted(self, drawn: Values, place: tuple[slice, slice], is_free: Region, reach: float) -> Values:
-        """Shift the drawing so that it meets the picture along the seam."""
-        around = to_array(Image.fromarray(self.pixels[place]))
-        rim = beside(is_free) & ~self.pending[place]
-        if self.mode == "RGB" and drawn[3].min() < 1:
-            behind = membrane(around, rim, is_free) if rim.any() else around
-            drawn = drawn + (1 - drawn[3:]) / 2 * (behind + 1)
-            drawn[3] = 1
-        edge, wanted = _continued(around, drawn, rim, is_free, 1.5 * self.grain)
-        if not edge.any():
-            return drawn
-        step = wanted - drawn
-        level = np.median(step[:, edge], axis=1)[:, None, None]  # a shift of the whole drawing, if there is one
-        fitted = drawn + level + membrane(step - level, edge, is_free, reach)
-        fitted[3] = fitted[3].clip(-1, 1)
-        fitted[:3] = np.minimum(fitted[:3].clip(-1, 1), fitted[3])  # premultiplied colour is at most alpha
-        return fitted
-
-
-def _continued(around: Values, drawn: Values, rim: Region, is_free: Region, steepest: float) -> tuple[Region, Values]:
-    """Say which drawn pixels lie at the rim, and what they should be.
-
-    From a kept pixel to the drawn one beside it, the drawing's own step is taken, but none that is steeper than the
-    picture would have it: a drawing that breaks off at the seam is faded in, one that goes on is left alone.
-    """
-    total, number = np.zeros_like(drawn), np.zeros(rim.shape, dtype=np.float32)
-    for here, there in NEIGHBOURS:
-        meets = is_free[here] & rim[there]
-        own = (drawn[here] - drawn[there]).clip(-steepest, steepest)
-        total[here] += np.where(meets, around[there] + own, 0)
-        number[here] += meets
-    return number > 0, total / np.maximum(number, 1)
-
-
-def _grain(pixels: UInt8[np.ndarray, "h w 4"], known: Mask) -> float:
-    """The median step of colour between known neighbours, premultiplied; large pictures are looked at in part."""
-    every = max(1, math.isqrt(known.size // 2**20))
-    steps = [np.zeros(1, dtype=np.float32)]
-    for some, there in ((pixels[:, ::every], known[:, ::every]), (pixels[::every].swapaxes(0, 1), known[::every].T)):
-        colour = to_array(Image.fromarray(np.ascontiguousarray(some)))[:3]
-        steps.append(np.abs(np.diff(colour, axis=1))[:, there[1:] & there[:-1]].ravel())
-    return float(np.median(np.concatenate(steps)))
 
 
 def _resized(

@@ -162,7 +162,7 @@ def cells_of(mask: Mask, factor: int) -> Bool[np.ndarray, "h2 w2"]:
     height, width = mask.shape
     if height % factor or width % factor:
         raise BadRequest(f"a mask of {width} x {height} pixels", f"sides that are multiples of {factor}")
-    return mask.reshape(height // factor, factor, width // factor, factor).any(axis=(1, 3))
+    return np.asarray(mask.reshape(height // factor, factor, width // factor, factor).any(axis=(1, 3)))
 
 
 def mask_to_text(mask: Mask) -> str:
