@@ -27,7 +27,7 @@ class Window:
     """What a model is shown of a frame."""
 
     picture: Image.Image  # RGBA, of the model's side; what is to be drawn holds a smooth continuation of the rest
-    mask: Mask  # True where to draw: every pixel with any part in the picture's mask
+    mask: Mask  # True where to draw; of a shrunken frame, every pixel with any part in the picture's mask
 
 
 class Canvas:
