@@ -4,12 +4,14 @@ from opendalle.samplers.analytic import measure_noise_power
 from opendalle.samplers.course import SamplerOptions, SamplerState
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.invert import invert
+from opendalle.samplers.repaint import RepaintOptions, repaint
 from opendalle.samplers.sample import SAMPLERS, last_state, sample
 from opendalle.samplers.tiler import TiledNetwork, Tiling, measure_reach, run_tiled
 
 __all__ = [
     "SAMPLERS",
     "GuidedDenoise",
+    "RepaintOptions",
     "SamplerOptions",
     "SamplerState",
     "TiledNetwork",
@@ -18,6 +20,7 @@ __all__ = [
     "last_state",
     "measure_noise_power",
     "measure_reach",
+    "repaint",
     "run_tiled",
     "sample",
 ]
