@@ -38,6 +38,7 @@ NOISE_SHARES = (0.4, 0.4, 0.2)  # of the three kinds
 KERNEL_SIDES = (7, 25)  # smallest and largest side of a blur's kernel, odd
 FLOOR = 1e-3  # smallest variance of a blur, in pixels^2: as good as none
 Values = Float[Tensor, "c h w"]  # one picture in [0, 1], colour premultiplied
+Resized = Float[Tensor, "c h2 w2"]  # the same of another size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ def degrade(
     return (torch.stack(rows) * 2 - 1).to(pictures.dtype)
 
 
-def _degrade(x: Values, config: DegradationConfig, rng: Generator) -> Values:
+def _degrade(x: Values, config: DegradationConfig, rng: Generator) -> Resized:
     size = (x.shape[1] // config.factor, x.shape[2] // config.factor)
     if not _coin(config.share, rng):
         return within(F.interpolate(x[None], size=size, mode="bicubic", antialias=True)[0])
@@ -183,7 +184,7 @@ def gaussian(side: int, one: float, other: float, *, angle: float = 0.0, shift: 
     return (values / values.sum()).float()
 
 
-def blur_with(x: Values, kernel: Float[Tensor, "s s"], stride: int = 1) -> Values:
+def blur_with(x: Values, kernel: Float[Tensor, "s s"], stride: int = 1) -> Resized:
     """Weigh each pixel's neighbours by a kernel; borders are repeated.
 
     Args:
@@ -196,7 +197,7 @@ def blur_with(x: Values, kernel: Float[Tensor, "s s"], stride: int = 1) -> Value
     return F.conv2d(padded, kernel.expand(channels, 1, -1, -1), stride=stride, groups=channels)[0]
 
 
-def resize(x: Values, size: tuple[int, int], how: Resizing) -> Values:
+def resize(x: Values, size: tuple[int, int], how: Resizing) -> Resized:
     """Resize as most programs do: linear and cubic without regard for what is lost between the pixels they look at.
 
     Args:
@@ -210,7 +211,7 @@ def resize(x: Values, size: tuple[int, int], how: Resizing) -> Values:
     return within(F.interpolate(x[None], size=size, mode=mode, align_corners=False)[0])
 
 
-def _reduce(x: Values, factor: int, resize_share: float, rng: Generator) -> Values:
+def _reduce(x: Values, factor: int, resize_share: float, rng: Generator) -> Resized:
     """Make a picture smaller by any factor up to twice the wanted one, or sample a blurred one at the wanted rate."""
     if _coin(resize_share, rng):
         scale = _uniform(1, 2 * factor, rng)
