@@ -9,13 +9,14 @@ from types import MappingProxyType
 import torch
 from PIL import Image
 
+from opendalle.base.axes import Pictures
 from opendalle.base.errors import require
 from opendalle.base.rng import normal_like_rows, picture_generator
 from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
 from opendalle.data.loading import LoadingConfig
 from opendalle.diffusion.grids import strided
-from opendalle.diffusion.schedules import schedule_from_name
+from opendalle.diffusion.schedules import Schedule, schedule_from_name
 from opendalle.pretrained.kinds import find_model, load_folder
 from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
@@ -112,20 +113,10 @@ def upsampler(
 
         batches = ScaleBatches(source, config.factor, loading, spoiler, degradation=scale.degradation)
 
-        def draw() -> list[Image.Image]:
-            small = next(batches(0)).small[:SHOWN]
-            enlarged = network.condition(small)
-            noise = normal_like_rows([picture_generator(k) for k in range(len(small))], enlarged.shape[1:])
-            denoise = GuidedDenoise(
-                network, {"enlarged": enlarged}, schedule=schedule, prediction="x0", clip=(-1.0, 1.0)
-            )
-            drawn = last_state(sample(denoise, noise, strided(schedule.num_steps, SHOWN_STEPS), schedule=schedule)).x_t
-            return [*pictures_of(enlarged), *pictures_of(drawn.clamp(-1, 1))]
-
         return Work(
             objective=objective,
             batches=batches,
-            draw=draw,
+            draw=lambda: sheet_of(network, next(batches(0)).small[:SHOWN], schedule),
             config=TrainConfig(
                 pictures=pictures,
                 batch_size=batch_size,
@@ -140,6 +131,21 @@ def upsampler(
 
     stamps = partial(stamps_of, data, size=size, codec=codec, crops=crops)
     return (Stage(name="upsampler", part="upsampler", out=out, stamps=stamps, build=build),)
+
+
+def sheet_of(network: Upsampler, small: Pictures, schedule: Schedule) -> list[Image.Image]:
+    """Draw what a network makes of small pictures, below what plain enlargement makes of them.
+
+    Args:
+        network: the upsampler.
+        small: pictures in [-1, 1].
+        schedule: of its training.
+    """
+    enlarged = network.condition(small)
+    noise = normal_like_rows([picture_generator(k) for k in range(len(small))], enlarged.shape[1:])
+    denoise = GuidedDenoise(network, {"enlarged": enlarged}, schedule=schedule, prediction="x0", clip=(-1.0, 1.0))
+    drawn = last_state(sample(denoise, noise, strided(schedule.num_steps, SHOWN_STEPS), schedule=schedule)).x_t
+    return [*pictures_of(enlarged), *pictures_of(drawn.clamp(-1, 1))]
 
 
 if __name__ == "__main__":
