@@ -284,3 +284,20 @@ def test_what_is_known_reaches_the_decoder(editor: Dalle2) -> None:
         blank = decoder(x_t, t, decoder.condition(*inputs, known=torch.zeros_like(known)))
     assert not torch.allclose(told, untold)
     torch.testing.assert_close(untold, blank)
+
+
+# --- larger pictures
+
+
+def test_any_picture_is_enlarged(dalle: Dalle2) -> None:
+    picture = noise_picture(6, (20, 12))
+    (large,) = dalle.upscale(picture, scale=4)
+    assert (large.picture.size, large.picture.mode) == ((80, 48), "RGB")
+    (double,) = dalle.upscale(picture, scale=2)
+    assert double.picture.size == (40, 24)
+    (again,) = dalle.upscale(picture, scale=4)
+    assert again.picture.tobytes() == large.picture.tobytes()
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert next(iter(dalle.upscale(clear))).picture.mode == "RGBA"
+    with pytest.raises(BadRequest, match="pixels"):
+        dalle.upscale(noise_picture(6, (300, 300)), scale=64)

@@ -44,6 +44,7 @@ OWN = {  # flags and words that are no field, by verb
     "morph": {"IMAGE", "from", "to"},
     "ladder": {"IMAGE"},
     "edit": {"IMAGE", "PROMPT", "mask"},
+    "upscale": {"IMAGE"},
 }
 
 
@@ -64,10 +65,10 @@ def test_the_flags_are_the_request():
 
 def test_the_flags_say_the_words_and_defaults_of_the_request():
     from opendalle.base.request import Request
-    from opendalle.cli.asked import Asked, AskedBlend, AskedEdit, AskedLadder, AskedMorph, AskedVary
+    from opendalle.cli.asked import Asked, AskedBlend, AskedEdit, AskedLadder, AskedMorph, AskedUpscale, AskedVary
 
     of_request = {one.name: one for one in fields(Request)}
-    for asked in (Asked, AskedVary, AskedBlend, AskedMorph, AskedLadder, AskedEdit):
+    for asked in (Asked, AskedVary, AskedBlend, AskedMorph, AskedLadder, AskedEdit, AskedUpscale):
         for flag in fields(asked):  # pyright: ignore[reportArgumentType]
             default = of_request[flag.name].default
             assert flag.default == (",".join(map(str, default)) if isinstance(default, tuple) else default)

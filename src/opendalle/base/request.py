@@ -16,10 +16,11 @@ from opendalle.base.errors import BadRequest
 
 BACKGROUNDS = ("auto", "white", "transparent")
 SAMPLERS = ("ddim", "ddpm", "dpm++2m", "unipc", "euler", "heun")
-VERBS = ("generate", "vary", "blend", "morph", "ladder", "edit")  # what can be asked of a pipeline
+VERBS = ("generate", "vary", "blend", "morph", "ladder", "edit", "upscale")  # what can be asked of a pipeline
 SQUARE = ("generate", "vary", "blend", "morph", "ladder")  # those whose pictures have a size that is asked for
 WANDERING = ("generate", "vary", "edit")  # those that draw by chance
 CHANGING = ("vary", "blend", "morph", "ladder")  # those that begin with pictures
+DRAWING = (*SQUARE, "edit")  # those that ask the decoder
 IMAGINING = ("generate", "blend", "edit")  # those that ask the prior
 NOISES = ("led", "fixed")
 MAX_PROMPT_CHARACTERS = 10_000
@@ -28,6 +29,7 @@ MAX_STEPS = 1_000
 MAX_FRAMES = 1_000
 MAX_REFINEMENTS = 50
 MAX_RESAMPLINGS = 50
+MAX_SCALE = 64
 MAX_SIDE = 4_096
 MAX_SEED = 2**63 - 1
 
@@ -88,9 +90,10 @@ class Request:
     components: tuple[int, ...] = asked(
         (20, 30, 40, 80, 120, 160, 200), "how many principal components each rung keeps", verbs=("ladder",)
     )
+    scale: int = asked(4, "how many times the sides grow", verbs=("upscale",))
     renew: float = asked(0.0, "share of the picture's noise that is drawn anew, 0 to 1", verbs=("vary",))
-    steps: int | None = asked(None, "denoising steps of the decoder")
-    guidance: float | None = asked(None, "guidance scale of the decoder; 1 is off")
+    steps: int | None = asked(None, "denoising steps of the decoder", verbs=DRAWING)
+    guidance: float | None = asked(None, "guidance scale of the decoder; 1 is off", verbs=DRAWING)
     sampler: str | None = asked(None, "sampler of the decoder", choices=SAMPLERS, verbs=("generate",))
     eta: float | None = asked(
         None, "fresh noise in each step, 0 to 1: of a variation its strength, 0 rebuilds the picture", verbs=WANDERING
@@ -104,8 +107,10 @@ class Request:
     context: float = asked(
         0.5, "known ground round what is edited, as a share of its longer side, 0 to 8", rare=True, verbs=("edit",)
     )
-    rescale: float = asked(0.0, "pull guided predictions back to their unguided spread, 0 to 1", rare=True)
-    threshold: float = asked(1.0, "quantile of dynamic thresholding; 1 is off", rare=True)
+    rescale: float = asked(
+        0.0, "pull guided predictions back to their unguided spread, 0 to 1", rare=True, verbs=DRAWING
+    )
+    threshold: float = asked(1.0, "quantile of dynamic thresholding; 1 is off", rare=True, verbs=DRAWING)
     prior_steps: int | None = asked(None, "denoising steps of the prior", rare=True, verbs=IMAGINING)
     prior_guidance: float | None = asked(None, "guidance scale of the prior; 1 is off", rare=True, verbs=IMAGINING)
     candidates: int | None = asked(
@@ -113,7 +118,7 @@ class Request:
     )
     batch: int = asked(4, "pictures drawn at once; changes speed and memory only", rare=True, verbs=SQUARE)
     exact: bool = asked(False, "draw so that a picture's bytes never depend on its batch", rare=True, verbs=SQUARE)
-    previews: int = asked(0, "previews of each picture while it is drawn", rare=True)
+    previews: int = asked(0, "previews of each picture while it is drawn", rare=True, verbs=DRAWING)
 
     @classmethod
     def of(cls, prompt: Any = "", verb: str = "generate", **asked: Any) -> "Request":
@@ -154,6 +159,7 @@ class Request:
         _check_range("eta", self.eta, 0.0, 1.0)
         _check_range("frames", self.frames, 1, MAX_FRAMES)
         _check_range("strength", self.strength, 0.0, 1.0)
+        _check_range("scale", self.scale, 1, MAX_SCALE)
         _check_range("renew", self.renew, 0.0, 1.0)
         _check_range("context", self.context, 0.0, 8.0)
         _check_range("resamplings", self.resamplings, 1, MAX_RESAMPLINGS)

@@ -61,6 +61,11 @@ VERBS = (
         example='opendalle edit cat.png "a cat with a hat" --box 80,0,96,80',
     ),
     Verb(
+        name="upscale",
+        help="Enlarge a picture of any size with the upsamplers.",
+        example="opendalle upscale cat.png --scale 4",
+    ),
+    Verb(
         name="embed",
         help="Write the CLIP embedding of a picture or a text, for generate --embedding.",
         example="opendalle embed cat.png --out cat.safetensors",

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
         Flags  # a type checker cannot know the fields
     )
 else:
-    Asked, AskedVary, AskedBlend, AskedMorph, AskedLadder, AskedEdit = (_flags_of(verb) for verb in VERBS)
+    Asked, AskedVary, AskedBlend, AskedMorph, AskedLadder, AskedEdit, AskedUpscale = (_flags_of(verb) for verb in VERBS)
 
 
 def request_of(verb: str, size: str, asked: Flags, *, may_be_silent: bool = False, **texts: str) -> Request:

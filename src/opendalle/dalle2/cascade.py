@@ -30,12 +30,14 @@ from opendalle.dalle2.means import Guess, Sketch
 from opendalle.dalle2.prior import DiffusionPrior
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.nn.whitening import Whitening
+from opendalle.pictures import Given, to_array
 from opendalle.samplers.course import SamplerOptions, SamplerState
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.invert import invert
 from opendalle.samplers.repaint import RepaintOptions, repaint
 from opendalle.samplers.sample import last_state, sample
 from opendalle.tokenizers.bpe import BytePairTokenizer
+from opendalle.upsampling.cascade import EnlargeStep, UpsamplerStage, enlarging
 from opendalle.upsampling.network import Upsampler
 
 RESAMPLINGS = 5  # of each stretch, where the decoder was not trained to fill holes
@@ -103,6 +105,38 @@ class Cascade:
         """Sides of the square pictures that it draws natively, smallest first."""
         side, upsampler = self.parts.codec.picture_size, self.parts.upsampler
         return (side,) if upsampler is None else (side, side * upsampler.config.factor)
+
+    @property
+    def stages(self) -> tuple[UpsamplerStage, ...]:
+        """The upsamplers, each with how it was trained and how it is sampled."""
+        upsampler, settings = self.parts.upsampler, self.config.upsampler
+        if upsampler is None or settings is None:
+            return ()
+        schedule = self._schedules["upsampler"]
+        stage = UpsamplerStage(
+            upsampler=upsampler,
+            base=self.parts.codec.picture_size,
+            schedule=schedule,
+            grid=settings.grid(schedule, None),
+            prediction=settings.prediction,
+            clip=settings.clip,
+        )
+        return (stage,)
+
+    def enlarging(self, given: Given, scale: int, generator: Generator) -> Iterator[EnlargeStep]:
+        """Enlarge any picture with the upsamplers, one record a step.
+
+        Args:
+            given: of any size.
+            scale: how many times its sides grow.
+            generator: all its chance.
+
+        Raises:
+            BadRequest: at once, when there is no upsampler, or the result would be too large.
+        """
+        values = torch.from_numpy(to_array(given.picture))[None].to(self.device)
+        size = (given.picture.height * scale, given.picture.width * scale)
+        return enlarging(values, size, self.stages, [generator])
 
     @property
     def grid_shape(self) -> tuple[int, int, int]:

@@ -1,9 +1,10 @@
-"""Editing with a DALL·E 2: what the room `editing` asks of a generation, and which mask a request means.
+"""Editing and enlarging with a DALL·E 2: what the rooms below ask of a generation, and what becomes a sample.
 
 Source: the paper does not describe it, the production model had it; GLIDE, arXiv:2112.10741, section 2.4.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,12 @@ from torch import Generator
 
 from opendalle.base.axes import Embeddings
 from opendalle.base.errors import BadRequest
+from opendalle.base.protocols import Hooks
+from opendalle.base.records import Sample
 from opendalle.base.request import Request
+from opendalle.base.rng import picture_generator
 from opendalle.dalle2.cascade import Cascade, Latent
+from opendalle.dalle2.jobs import Stopwatch, by_seed
 from opendalle.editing import (
     Box,
     Draw,
@@ -30,6 +35,7 @@ from opendalle.editing import (
 )
 from opendalle.pictures import AnyPicture, Given, composite, from_array, resize, take, to_array
 from opendalle.samplers.sample import last_state
+from opendalle.upsampling.cascade import EnlargeStep
 
 AnyMask = AnyPicture | np.ndarray  # a picture, or the array itself: True where to edit
 EditOnce = Callable[[Generator], Iterator[Edited]]  # carries an edit out, with the chance of one picture
@@ -128,3 +134,68 @@ class Edits:
             return from_array(drawn[0].float().cpu().numpy())
 
         return draw
+
+
+def edited_samples(run: EditOnce, request: Request, hooks: Hooks, told: Mapping[str, Any]) -> Iterator[Sample]:
+    """Carry an edit out for every picture that is wanted; with previews, show it after each frame.
+
+    Args:
+        run: from `Edits.begin`.
+        request: count, seed, background, previews.
+        hooks: guards.
+        told: of the recipe: model, verb, inputs.
+    """
+    for row in by_seed(request):
+        watch = Stopwatch()
+        for state in run(picture_generator(row.seed)):
+            watch.lap("frames")
+            is_last = state.done == state.num_frames
+            if not is_last and not request.previews:
+                continue
+            asked = {"request": request.asked_of(told["verb"]), "index": row.index, "seed": row.seed}
+            sample = Sample(
+                picture=composite(state.picture) if request.background == "white" else state.picture,
+                request=request,
+                index=row.index,
+                seed=row.seed,
+                step=state.done,
+                num_steps=state.num_frames,
+                is_preview=not is_last,
+                recipe={**told, **asked},
+                seconds=dict(watch.seconds),
+            )
+            for guard in hooks.guards if is_last else ():
+                guard(sample)
+            yield sample
+
+
+def upscaled_samples(
+    steps: Iterator[EnlargeStep], request: Request, hooks: Hooks, told: Mapping[str, Any]
+) -> Iterator[Sample]:
+    """Yield the enlarged picture when it is done.
+
+    Args:
+        steps: of the enlargement.
+        request: seed, background.
+        hooks: guards.
+        told: of the recipe: model, verb, inputs.
+    """
+    watch = Stopwatch()
+    for state in steps:
+        watch.lap("upsampler")
+        if state.pictures is None:
+            continue
+        picture = from_array(state.pictures[0].float().cpu().numpy())
+        sample = Sample(
+            picture=composite(picture) if request.background == "white" else picture,
+            request=request,
+            index=0,
+            seed=request.seed,
+            step=state.step,
+            num_steps=state.num_steps,
+            recipe={**told, "request": request.asked_of("upscale"), "index": 0, "seed": request.seed},
+            seconds=dict(watch.seconds),
+        )
+        for guard in hooks.guards:
+            guard(sample)
+        yield sample

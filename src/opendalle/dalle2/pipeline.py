@@ -9,12 +9,13 @@ different is where the latent comes from:
     morph       both from a picture; z_i is led along a difference of two texts
     ladder      both from a picture; z_i is rebuilt from few of its principal components
     edit        z_i from the prior; where the picture is known, so is the grid
+    upscale     none: the upsamplers alone
 
 Source: unCLIP, arXiv:2204.06125, sections 2, 3 and 6.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -30,11 +31,11 @@ from opendalle.base.rng import picture_generator
 from opendalle.clip.embedded import Embedded
 from opendalle.dalle2.cascade import Cascade, Dalle2Parts, Latent
 from opendalle.dalle2.changes import Changes
-from opendalle.dalle2.edits import AnyMask, EditOnce, Edits, mask_of
+from opendalle.dalle2.edits import AnyMask, Edits, edited_samples, mask_of, upscaled_samples
 from opendalle.dalle2.jobs import Begin, Job, Row, Start, Stopwatch, by_frame, by_seed, finished, preview_steps
 from opendalle.dalle2.settings import Dalle2Config
 from opendalle.editing import Box, Extension, mask_from_box, mask_to_text
-from opendalle.pictures import AnyPicture, Given, PictureOrText, composite, take, take_or_text
+from opendalle.pictures import AnyPicture, Given, PictureOrText, take, take_or_text
 from opendalle.samplers.course import SamplerState
 
 
@@ -152,7 +153,8 @@ class Dalle2:
             where = ~mask_from_box(Box.parse(request.keep), given.picture.size)
             self._check_steps(request)
             run = self._edits.begin(given, where, request, embedding=cache(lambda: self.embed(given)))
-            return self._edited(run, request, hooks or Hooks(), {"verb": "vary", "inputs": [given.record()]})
+            told = self.origin | {"verb": "vary", "inputs": [given.record()]}
+            return edited_samples(run, request, hooks or Hooks(), told)
         return self._changed("vary", [given], request, by_seed(request), self._changes.variation(given, request), hooks)
 
     def blend(self, *sources: PictureOrText, hooks: Hooks | None = None, **asked: Any) -> Iterator[Sample]:
@@ -237,37 +239,30 @@ class Dalle2:
         """
         given, request = take(picture), Request.of(prompt, verb="edit", **asked)
         where = mask_of(given, mask, request)
-        told: dict[str, Any] = {"verb": "edit", "inputs": [given.record()]}
+        told: dict[str, Any] = self.origin | {"verb": "edit", "inputs": [given.record()]}
         if mask is not None and not isinstance(where, Extension):
             told["mask"] = mask_to_text(where)
         self._check_steps(request)
         shown = None if request.prompt else cache(lambda: self.embed(given))
         run = self._edits.begin(given, where, request, embedding=shown)
-        return self._edited(run, request, hooks or Hooks(), told)
+        return edited_samples(run, request, hooks or Hooks(), told)
 
-    def _edited(self, run: EditOnce, request: Request, hooks: Hooks, told: Mapping[str, Any]) -> Iterator[Sample]:
-        for row in by_seed(request):
-            watch = Stopwatch()
-            for state in run(picture_generator(row.seed)):
-                watch.lap("frames")
-                is_last = state.done == state.num_frames
-                if not is_last and not request.previews:
-                    continue
-                asked = {"request": request.asked_of(told["verb"]), "index": row.index, "seed": row.seed}
-                sample = Sample(
-                    picture=composite(state.picture) if request.background == "white" else state.picture,
-                    request=request,
-                    index=row.index,
-                    seed=row.seed,
-                    step=state.done,
-                    num_steps=state.num_frames,
-                    is_preview=not is_last,
-                    recipe={**self.origin, **told, **asked},
-                    seconds=dict(watch.seconds),
-                )
-                for guard in hooks.guards if is_last else ():
-                    guard(sample)
-                yield sample
+    def upscale(self, picture: AnyPicture, *, hooks: Hooks | None = None, **asked: Any) -> Iterator[Sample]:
+        """Enlarge a picture with the upsamplers, window by window.
+
+        Args:
+            picture: of any size and shape; one with transparency keeps it.
+            hooks: guards.
+            **asked: fields of `Request`; scale says how many times.
+
+        Raises:
+            BadPicture: at once, when the picture cannot be read.
+            BadRequest: at once, when the model has no upsampler, or the result would be too large.
+        """
+        given, request = take(picture), Request.of("", verb="upscale", **asked)
+        steps = self.cascade.enlarging(given, request.scale, picture_generator(request.seed))
+        told = self.origin | {"verb": "upscale", "inputs": [given.record()]}
+        return upscaled_samples(steps, request, hooks or Hooks(), told)
 
     def _check(self, request: Request) -> None:
         if request.width != request.height or request.width not in self.sizes:
