@@ -29,7 +29,7 @@ from opendalle.clip.model import CLIP, TextEncoding
 from opendalle.codec.protocol import Codec
 from opendalle.dalle2.decoder import Decoder
 from opendalle.dalle2.means import Guess, Sketch
-from opendalle.dalle2.prior import DiffusionPrior
+from opendalle.dalle2.priors.diffusion import DiffusionPrior
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.pictures import composite, from_array
 from opendalle.samplers.course import SamplerOptions, SamplerState

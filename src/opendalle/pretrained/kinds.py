@@ -23,7 +23,7 @@ from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
 from opendalle.dalle2.decoder import Decoder, DecoderConfig
 from opendalle.dalle2.means import Guess, GuessConfig, Sketch, SketchConfig
 from opendalle.dalle2.pipeline import Dalle2, Dalle2Parts
-from opendalle.dalle2.prior import DiffusionPrior, DiffusionPriorConfig
+from opendalle.dalle2.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from opendalle.dalle2.settings import Dalle2Config
 from opendalle.evaluation.judge import Judge, JudgeConfig
 from opendalle.tokenizers.bpe import BytePairTokenizer

@@ -23,7 +23,7 @@ from opendalle.dalle2.objectives import (
     SketchObjective,
 )
 from opendalle.dalle2.pipeline import Dalle2, Dalle2Parts
-from opendalle.dalle2.prior import PRIOR_PRESETS, DiffusionPrior
+from opendalle.dalle2.priors.diffusion import PRIOR_PRESETS, DiffusionPrior
 from opendalle.data.embeddings import EmbeddingStore
 from opendalle.pictures import composite
 from opendalle.pretrained.kinds import load_network

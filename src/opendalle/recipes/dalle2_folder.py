@@ -17,7 +17,7 @@ from opendalle.codec.protocol import Codec
 from opendalle.dalle2.decoder import Decoder
 from opendalle.dalle2.means import Guess, Sketch
 from opendalle.dalle2.objectives import without_common_padding
-from opendalle.dalle2.prior import DiffusionPrior
+from opendalle.dalle2.priors.diffusion import DiffusionPrior
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.diffusion.grids import strided
 from opendalle.diffusion.schedules import Schedule
