@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 
 from opendalle.base.request import Request
 from opendalle.base.rng import picture_generator
-from opendalle.dalle2.pipeline import Dalle2, Prompted
+from opendalle.dalle2.cascade import Latent, Prompted
+from opendalle.dalle2.pipeline import Dalle2
 from opendalle.pictures import composite, from_array
 from opendalle.samplers.sample import last_state
 
@@ -58,8 +59,8 @@ def ask(dalle: Dalle2, prompts: Sequence[str], batch: int) -> list[Asked]:
     for first in range(0, len(prompts), batch):
         part = list(prompts[first : first + batch])
         generators = [picture_generator(first + k) for k in range(len(part))]
-        prompted, empty = dalle.read(part), dalle.read([""] * len(part))
-        z = dalle.imagine(prompted, empty, generators, Request(prompt=part[0]))
+        prompted, empty = dalle.cascade.read(part), dalle.cascade.read([""] * len(part))
+        z = dalle.cascade.imagine(prompted, empty, generators, Request(prompt=part[0]))
         asked.append(Asked(z, prompted, empty, tuple(one.get_state() for one in generators)))
     return asked
 
@@ -69,7 +70,14 @@ def grids(dalle: Dalle2, asked: Sequence[Asked], sampler: str, steps: int) -> Te
     """Denoise the grids of all prompts."""
     request = Request(prompt="any that is not empty: guidance is on", sampler=sampler, steps=steps)
     return torch.cat(
-        [last_state(dalle.denoise(one.z, one.prompted, one.empty, one.generators(), request)).x_t for one in asked]
+        [
+            last_state(
+                dalle.cascade.denoise(
+                    Latent(one.z, doubt=dalle.config.doubt), one.prompted, one.empty, one.generators(), request
+                )
+            ).x_t
+            for one in asked
+        ]
     )
 
 

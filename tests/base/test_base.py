@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 
 from opendalle.base.errors import BadConfig, BadRequest, MissingExtra, OpenDalleError, require
 from opendalle.base.records import Sample
-from opendalle.base.request import MAX_PROMPT_CHARACTERS, Request
+from opendalle.base.request import MAX_PROMPT_CHARACTERS, VERBS, Request
 from opendalle.base.rng import normal_like_rows, picture_generator
 
 
@@ -70,7 +70,7 @@ def test_nonsense_is_refused(wrong: dict) -> None:
 )
 def test_a_request_survives_json(prompt: str, count: int, seed: int, guidance: float | None) -> None:
     request = Request(prompt=prompt, count=count, seed=seed, guidance=guidance)
-    assert Request(**json.loads(json.dumps(asdict(request)))) == request
+    assert Request.of(**json.loads(json.dumps(request.asked_of("generate")))) == request
 
 
 def test_every_field_has_words_for_its_flag() -> None:
@@ -123,7 +123,19 @@ def test_what_is_of_another_type_is_named(wrong: dict, says: str) -> None:
 def test_numpys_numbers_become_pythons_own() -> None:
     request = Request.of("a", count=np.int64(2), seed=np.uint8(7), guidance=np.float32(2.5), eta=1)
     assert request == Request(prompt="a", count=2, seed=7, guidance=2.5, eta=1)
-    assert json.loads(json.dumps(asdict(request))) == asdict(request)
+    asked = request.asked_of("generate")
+    assert json.loads(json.dumps(asked)) == asked
+
+
+def test_a_verb_is_asked_what_it_reads_and_nothing_else() -> None:
+    assert Request.of(verb="blend", weights=[1, np.float32(2)], frames=3).weights == (1.0, 2.0)
+    with pytest.raises(BadRequest, match=r"'frames', which cannot be asked"):
+        Request.of(verb="vary", frames=3)
+    with pytest.raises(BadRequest, match="several numbers"):
+        Request.of(verb="ladder", components="20")
+    asked = Request.of(verb="ladder", components=(3, 5)).asked_of("ladder")
+    assert Request.of(verb="ladder", **json.loads(json.dumps(asked))).components == (3, 5)
+    assert all(set(one.metadata["verbs"]) <= set(VERBS) for one in fields(Request))
 
 
 UNCHECKED = """

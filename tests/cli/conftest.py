@@ -57,6 +57,38 @@ class FakePipeline:
                     recipe={"weights": "abc", "batch": [len(rows), 4, 8, 8]},
                 )
 
+    def vary(self, given, prompt="", *, hooks=None, **asked):
+        return self.changed("vary", [given], prompt, asked, lambda request: request.count)
+
+    def blend(self, *sources, hooks=None, **asked):
+        return self.changed("blend", sources, "", asked, lambda request: request.frames)
+
+    def morph(self, given, to_text="", *, hooks=None, **asked):
+        return self.changed("morph", [given], "", asked | {"to_text": to_text}, lambda request: request.frames)
+
+    def ladder(self, given, *, hooks=None, **asked):
+        return self.changed("ladder", [given], "", asked, lambda request: len(request.components))
+
+    def changed(self, verb, sources, prompt, asked, count):
+        from opendalle.base.records import Sample
+        from opendalle.base.request import Request
+        from opendalle.pictures import take_or_text
+
+        request = Request.of(prompt, verb=verb, **asked)
+        self.asked.append(request)
+        taken = [take_or_text(one) for one in sources]
+        inputs = [{"text": one} if isinstance(one, str) else one.record() for one in taken]
+        for index in range(count(request)):
+            yield Sample(
+                picture=self.picture(request, index, 1),
+                request=request,
+                index=index,
+                seed=request.seed,
+                step=1,
+                num_steps=1,
+                recipe={"verb": verb, "inputs": inputs},
+            )
+
     @staticmethod
     def picture(request, index, rows, noise=0):
         # The batch's size is mixed in: a test would notice if --again drew in another batch.

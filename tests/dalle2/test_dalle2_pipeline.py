@@ -83,8 +83,8 @@ def test_time_spent_with_a_preview_is_not_the_decoders(dalle: Dalle2) -> None:
 
 def test_the_kept_embedding_is_the_nearest_candidate(dalle: Dalle2) -> None:
     request = Request(prompt="a red apple", candidates=5)
-    prompted, empty = dalle.read(["a red apple"]), dalle.read([""])
-    kept = dalle.imagine(prompted, empty, [picture_generator(9)], request)
+    prompted, empty = dalle.cascade.read(["a red apple"]), dalle.cascade.read([""])
+    kept = dalle.cascade.imagine(prompted, empty, [picture_generator(9)], request)
     generator = picture_generator(9)
     nearest = None
     noise = normal_like_rows([generator], (5, 16))[0]

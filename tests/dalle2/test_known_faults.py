@@ -22,6 +22,7 @@ from opendalle.base.rng import normal_like_rows, picture_generator
 from opendalle.checkpoint.configs import from_plain, to_plain
 from opendalle.checkpoint.folder import Part, read_model, write_model
 from opendalle.clip.model import CLIP, CLIPConfig
+from opendalle.dalle2.cascade import Latent
 from opendalle.dalle2.decoder import Decoder
 from opendalle.dalle2.objectives import (
     DecoderLossConfig,
@@ -75,7 +76,7 @@ def read(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def test_prior_guidance_keeps_the_noised_embedding(dalle: Dalle2) -> None:
     """DALLE2-pytorch #285, #235, #47: the unconditional branch was denied x_t as well, so guidance was noise."""
     prior = dalle.parts.prior
-    empty = dalle.read([""])
+    empty = dalle.cascade.read([""])
     conditioning = prior.condition(empty.text.pooled, empty.text.states, empty.mask)
     wrapped = GuidedDenoise(
         prior.step,
@@ -110,7 +111,7 @@ def test_prior_training_drops_the_caption_alone(dalle: Dalle2) -> None:
 
 def test_decoder_guidance_covers_picture_tokens_and_time_vector(dalle: Dalle2) -> None:
     """DALLE2-pytorch #144: the image's hidden states stayed in the unconditional pass; #38: what a drop means."""
-    decoder, empty = dalle.parts.decoder, dalle.read(["", ""])
+    decoder, empty = dalle.parts.decoder, dalle.cascade.read(["", ""])
     assert decoder.null_embedding.abs().max() > 0
     z = torch.randn(2, EMBED, generator=rng())
     text = empty.text.pooled, empty.text.states, empty.mask
@@ -137,7 +138,11 @@ def test_the_pipelines_unconditional_half_knows_nothing_of_the_prompt(
     )
     for k, prompt in enumerate(("a red apple", "a blue car")):
         z = torch.randn(1, EMBED, generator=rng(k))
-        next(dalle.denoise(z, dalle.read([prompt]), dalle.read([""]), [picture_generator(0)], ANY))
+        next(
+            dalle.cascade.denoise(
+                Latent(z), dalle.cascade.read([prompt]), dalle.cascade.read([""]), [picture_generator(0)], ANY
+            )
+        )
     one, other = asked
     assert (one.embedding[0] - other.embedding[0]).abs().max() > 1e-3
     torch.testing.assert_close(one.embedding[1], other.embedding[1])
@@ -188,11 +193,11 @@ def test_embeddings_are_scaled_once_there_and_once_back(dalle: Dalle2) -> None:
 
 def test_drawn_embeddings_have_the_length_that_the_decoder_was_trained_on(dalle: Dalle2) -> None:
     """DALLE2-pytorch #68, #299; open_clip #68, clip-retrieval #290: unit and raw vectors were mixed up."""
-    rows = dalle.read(["a red apple"]), dalle.read([""])
-    drawn = dalle.imagine(*rows, [picture_generator(0)], ANY)
+    rows = dalle.cascade.read(["a red apple"]), dalle.cascade.read([""])
+    drawn = dalle.cascade.imagine(*rows, [picture_generator(0)], ANY)
     torch.testing.assert_close(drawn.norm(dim=-1), torch.ones(1))
     raw = Dalle2(dalle.parts, replace(dalle.config, unit_embeddings=False, candidates=1))
-    assert abs(float(raw.imagine(*rows, [picture_generator(0)], ANY).norm()) - 1) > 1e-3
+    assert abs(float(raw.cascade.imagine(*rows, [picture_generator(0)], ANY).norm()) - 1) > 1e-3
 
 
 def test_nothing_is_scaled_in_the_callers_hands(dalle: Dalle2) -> None:
@@ -202,10 +207,10 @@ def test_nothing_is_scaled_in_the_callers_hands(dalle: Dalle2) -> None:
     PriorObjective(dalle.parts.prior, cosine(), read, nothing(), PriorLossConfig())(batch, rng())
     noisy = DecoderLossConfig(prediction="v", embedding_noise=0.3)
     DecoderObjective(dalle.parts.decoder, cosine(), read, nothing(), noisy)(batch, rng())
-    prompted = dalle.read(["a red apple"])
+    prompted = dalle.cascade.read(["a red apple"])
     said = prompted.text.pooled.clone(), prompted.text.states.clone()
     z = batch.z[:1]
-    last_state(dalle.denoise(z, prompted, dalle.read([""]), [picture_generator(0)], ANY))
+    last_state(dalle.cascade.denoise(Latent(z), prompted, dalle.cascade.read([""]), [picture_generator(0)], ANY))
     assert all(torch.equal(*both) for both in zip((batch.z, batch.ids, batch.mask, batch.grid), kept, strict=True))
     assert torch.equal(prompted.text.pooled, said[0])
     assert torch.equal(prompted.text.states, said[1])
@@ -239,7 +244,7 @@ def test_the_embeddings_width_is_the_joint_one_not_a_towers(dalle: Dalle2) -> No
 
 def test_token_states_and_pooled_embeddings_are_not_taken_for_each_other(dalle: Dalle2) -> None:
     """DALLE2-pytorch #241: text embeddings were passed where token encodings belong, and nothing said so."""
-    prompted = dalle.read(["a red apple"])
+    prompted = dalle.cascade.read(["a red apple"])
     pooled, states, mask = prompted.text.pooled, prompted.text.states, prompted.mask
     z, t = torch.randn(1, EMBED), torch.tensor([5])
     wrong = (BadRequest, TypeCheckError, RuntimeError)
@@ -255,10 +260,10 @@ def test_token_states_and_pooled_embeddings_are_not_taken_for_each_other(dalle: 
 
 def test_captions_of_any_length_fit_the_context(dalle: Dalle2) -> None:
     """DALLE2-pytorch #246, #278: the adapters' token length was fixed, and long captions crashed."""
-    longest = dalle.read(["a red apple " * 200, "", "红苹果"])
+    longest = dalle.cascade.read(["a red apple " * 200, "", "红苹果"])
     assert longest.mask.shape[1] <= CONTEXT
     assert longest.mask[0].sum() == CONTEXT
-    dalle.imagine(longest, dalle.read([""] * 3), [picture_generator(k) for k in range(3)], ANY)
+    dalle.cascade.imagine(longest, dalle.cascade.read([""] * 3), [picture_generator(k) for k in range(3)], ANY)
 
 
 # ---------------------------------------------------------------------------------------------- variance and samplers
@@ -324,7 +329,7 @@ def test_ddim_reads_signal_and_noise_of_the_very_step() -> None:
 
 def test_eta_counts(dalle: Dalle2) -> None:
     """Seen in DALLE2-pytorch: the argument was overwritten, so DDIM drew noise whatever was asked."""
-    rows = dalle.read(["a red apple"]), dalle.read([""])
+    rows = dalle.cascade.read(["a red apple"]), dalle.cascade.read([""])
     z = torch.nn.functional.normalize(torch.randn(1, EMBED, generator=rng()), dim=-1)
     noise = normal_like_rows([picture_generator(1)], (3, 8, 8))[:, :, :4, :4]
     ends = []

@@ -37,37 +37,49 @@ def test_help_of_a_verb_needs_no_torch_either(house):
         assert "Example: opendalle" in house.python("-c", HELP, verb, "--help").stdout
 
 
+OWN = {  # flags and words that are no field, by verb
+    "generate": {"PROMPT", "embedding", "prompts", "watch", "again", "input"},
+    "vary": {"IMAGE", "PROMPT"},
+    "blend": {"SOURCES"},
+    "morph": {"IMAGE", "from", "to"},
+    "ladder": {"IMAGE"},
+}
+
+
 def test_the_flags_are_the_request():
-    """Every field has exactly one door, and every flag that is no field is known here by name."""
-    from opendalle.base.request import Request
+    """Every field has exactly one door in each verb that reads it; a flag that is no field is known here by name."""
+    from opendalle.base.request import VERBS, fields_of
     from opendalle.cli.app import build_app
     from opendalle.cli.asked import ELSEWHERE
 
-    generate = build_app()["generate"]
-    arguments = generate.assemble_argument_collection(parse_docstring=True)
-    flags = {one.name.lstrip("-").replace("-", "_") for one in arguments} - {"*"}
-    own = {"PROMPT", "model", "size", "out", "prompts", "watch", "again", "input"}
-    assert flags - own == {one.name for one in fields(Request)} - set(ELSEWHERE)
-    assert own <= flags
+    assert set(OWN) == set(VERBS)
+    for verb, own in OWN.items():
+        arguments = build_app()[verb].assemble_argument_collection(parse_docstring=True)
+        flags = {one.name.lstrip("-").replace("-", "_") for one in arguments} - {"*"}
+        own = own | {"model", "size", "out"}
+        assert flags - own == {one.name for one in fields_of(verb)} - set(ELSEWHERE)
+        assert own <= flags
 
 
 def test_the_flags_say_the_words_and_defaults_of_the_request():
     from opendalle.base.request import Request
-    from opendalle.cli.asked import Asked
+    from opendalle.cli.asked import Asked, AskedBlend, AskedLadder, AskedMorph, AskedVary
 
     of_request = {one.name: one for one in fields(Request)}
-    for flag in fields(Asked):  # pyright: ignore[reportArgumentType]
-        assert flag.default == of_request[flag.name].default
-        (looks,) = get_args(flag.type)[1:]
-        assert looks.help == of_request[flag.name].metadata["help"]
+    for asked in (Asked, AskedVary, AskedBlend, AskedMorph, AskedLadder):
+        for flag in fields(asked):  # pyright: ignore[reportArgumentType]
+            default = of_request[flag.name].default
+            assert flag.default == (",".join(map(str, default)) if isinstance(default, tuple) else default)
+            (looks,) = get_args(flag.type)[1:]
+            assert looks.help == of_request[flag.name].metadata["help"]
 
 
 def test_the_recipe_holds_every_field_of_the_request():
     from PIL import Image
 
     from opendalle.base.records import Sample
-    from opendalle.base.request import Request
-    from opendalle.cli.generate import recipe_of
+    from opendalle.base.request import Request, fields_of
+    from opendalle.cli.drawing import recipe_of
 
     sample = Sample(picture=Image.new("RGB", (1, 1)), request=Request(prompt="a"), index=0, seed=0, step=1, num_steps=1)
-    assert set(recipe_of(sample, "dalle2")["request"]) == {one.name for one in fields(Request)}
+    assert set(recipe_of(sample, "dalle2")["request"]) == {one.name for one in fields_of("generate")}

@@ -24,7 +24,8 @@ from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows, picture_generator
 from opendalle.clip.model import CLIP, CLIPConfig, TextEncoding
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
-from opendalle.dalle2.pipeline import Dalle2, Dalle2Parts, Prompted
+from opendalle.dalle2.cascade import Dalle2Parts, Latent, Prompted
+from opendalle.dalle2.pipeline import Dalle2
 from opendalle.diffusion.grids import karlo as karlo_grid
 from opendalle.diffusion.schedules import cosine
 from opendalle.pretrained.maps.karlo_configs import pipeline_config
@@ -271,7 +272,7 @@ def test_the_whole_cascade(karlo, captions, empty) -> None:
         for one in (captions, empty)
     )
     with torch.no_grad():
-        z = dalle.imagine(prompted, nothing, rng, request)
-        small = last_state(dalle.denoise(z, prompted, nothing, rng, request)).x_t
-        pictures = dalle.upsample(dalle.parts.codec.decode(small), rng)
+        z = dalle.cascade.imagine(prompted, nothing, rng, request)
+        small = last_state(dalle.cascade.denoise(Latent(z), prompted, nothing, rng, request)).x_t
+        pictures = dalle.cascade.upsample(dalle.parts.codec.decode(small), rng)
     close(pictures / 2 + 0.5, their_picture(karlo, captions, empty), 1e-4)

@@ -6,19 +6,25 @@ every door says the same words.
 """
 
 import numbers
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
 from types import MappingProxyType, NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from opendalle.base.errors import BadRequest
 
 BACKGROUNDS = ("auto", "white", "transparent")
 SAMPLERS = ("ddim", "ddpm", "dpm++2m", "unipc", "euler", "heun")
+VERBS = ("generate", "vary", "blend", "morph", "ladder")  # what can be asked of a pipeline
+WANDERING = ("generate", "vary")  # those that draw by chance
+CHANGING = ("vary", "blend", "morph", "ladder")  # those that begin with pictures
+NOISES = ("led", "fixed")
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_COUNT = 1_000
 MAX_STEPS = 1_000
+MAX_FRAMES = 1_000
+MAX_REFINEMENTS = 50
 MAX_SIDE = 4_096
 MAX_SEED = 2**63 - 1
 
@@ -27,7 +33,13 @@ _words_from_type: Mapping[type, str] = MappingProxyType(
 )
 
 
-def asked(default: Any, help: str, choices: tuple[str, ...] | None = None, rare: bool = False) -> Any:
+def asked(
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    rare: bool = False,
+    verbs: tuple[str, ...] = VERBS,
+) -> Any:
     """Declare one field of the Request together with the words that every door shows for it.
 
     Args:
@@ -35,8 +47,9 @@ def asked(default: Any, help: str, choices: tuple[str, ...] | None = None, rare:
         help: one line, shown by `--help` and in the OpenAPI document.
         choices: the closed set of accepted words, if it is closed.
         rare: folded away in `--help`, since few people need it.
+        verbs: which of a pipeline's verbs read it; the doors of the others do not show it.
     """
-    return field(default=default, metadata={"help": help, "choices": choices, "rare": rare})
+    return field(default=default, metadata={"help": help, "choices": choices, "rare": rare, "verbs": verbs})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,37 +62,61 @@ class Request:
         BadRequest: when a value is of another type or outside its range; nothing has been drawn then.
     """
 
-    prompt: str = asked("", "what to draw, in any language; empty is the unconditional model (Python only)")
-    count: int = asked(1, "how many pictures")
+    prompt: str = asked(
+        "", "what to draw, in any language; empty is the unconditional model (Python only)", verbs=WANDERING
+    )
+    count: int = asked(1, "how many pictures", verbs=WANDERING)
     seed: int = asked(0, "seed of the first picture; picture k, from 0, uses seed + k")
     width: int = asked(256, "picture width in pixels")
     height: int = asked(256, "picture height in pixels")
     background: str = asked("auto", "what lies behind the picture", choices=BACKGROUNDS)
+    frames: int = asked(1, "pictures of the way, evenly spaced; 1 is the end of it", verbs=("blend", "morph"))
+    weights: tuple[float, ...] = asked((), "how much of each picture; none: of all alike", verbs=("blend",))
+    noise: str = asked(
+        "led", "the noise of a blend: led from picture to picture, or fixed, one for all", NOISES, verbs=("blend",)
+    )
+    from_text: str = asked("", "what the picture shows now, as a text; empty: just a picture", verbs=("morph",))
+    to_text: str = asked("", "what it shall become", verbs=("morph",))
+    strength: float = asked(0.5, "how far the way goes, as a share of the angle, 0 to 1", verbs=("morph",))
+    components: tuple[int, ...] = asked(
+        (20, 30, 40, 80, 120, 160, 200), "how many principal components each rung keeps", verbs=("ladder",)
+    )
+    renew: float = asked(0.0, "share of the picture's noise that is drawn anew, 0 to 1", verbs=("vary",))
     steps: int | None = asked(None, "denoising steps of the decoder")
     guidance: float | None = asked(None, "guidance scale of the decoder; 1 is off")
-    sampler: str | None = asked(None, "sampler of the decoder", choices=SAMPLERS)
-    eta: float = asked(0.0, "fresh noise in each DDIM step, 0 to 1", rare=True)
+    sampler: str | None = asked(None, "sampler of the decoder", choices=SAMPLERS, verbs=("generate",))
+    eta: float | None = asked(
+        None, "fresh noise in each step, 0 to 1: of a variation its strength, 0 rebuilds the picture", verbs=WANDERING
+    )
+    refinements: int | None = asked(
+        None, "network calls that refine each step of the inversion", rare=True, verbs=CHANGING
+    )
     rescale: float = asked(0.0, "pull guided predictions back to their unguided spread, 0 to 1", rare=True)
     threshold: float = asked(1.0, "quantile of dynamic thresholding; 1 is off", rare=True)
-    prior_steps: int | None = asked(None, "denoising steps of the prior", rare=True)
-    prior_guidance: float | None = asked(None, "guidance scale of the prior; 1 is off", rare=True)
-    candidates: int | None = asked(None, "embeddings drawn by the prior, of which the best is kept", rare=True)
+    prior_steps: int | None = asked(None, "denoising steps of the prior", rare=True, verbs=("generate", "blend"))
+    prior_guidance: float | None = asked(
+        None, "guidance scale of the prior; 1 is off", rare=True, verbs=("generate", "blend")
+    )
+    candidates: int | None = asked(
+        None, "embeddings drawn by the prior, of which the best is kept", rare=True, verbs=("generate", "blend")
+    )
     batch: int = asked(4, "pictures drawn at once; changes speed and memory only", rare=True)
     exact: bool = asked(False, "draw so that a picture's bytes never depend on its batch", rare=True)
     previews: int = asked(0, "previews of each picture while it is drawn", rare=True)
 
     @classmethod
-    def of(cls, prompt: Any = "", **asked: Any) -> "Request":
+    def of(cls, prompt: Any = "", verb: str = "generate", **asked: Any) -> "Request":
         """Make a Request of keywords that a person typed: a field that does not exist is named, with the likeliest one.
 
         Args:
             prompt: what to draw.
+            verb: what is asked of the pipeline: fields that it does not read are refused, too.
             **asked: the other fields.
 
         Raises:
             BadRequest: when there is no such field, or a value that the Request refuses.
         """
-        known = [one.name for one in fields(cls)]
+        known = [one.name for one in fields_of(verb)]
         if strangers := [name for name in asked if name not in known]:
             near = get_close_matches(strangers[0], known, n=1)
             raise BadRequest(
@@ -95,7 +132,8 @@ class Request:
     def __post_init__(self) -> None:
         for one in fields(self):
             object.__setattr__(self, one.name, _plain(one.name, one.type, getattr(self, one.name)))
-        _check_prompt(self.prompt)
+        for text in (self.prompt, self.from_text, self.to_text):
+            _check_prompt(text)
         _check_range("count", self.count, 1, MAX_COUNT)
         _check_range("seed", self.seed, 0, MAX_SEED - MAX_COUNT)
         _check_range("width", self.width, 1, MAX_SIDE)
@@ -103,6 +141,14 @@ class Request:
         _check_range("steps", self.steps, 1, MAX_STEPS)
         _check_range("guidance", self.guidance, 0.0, 100.0)
         _check_range("eta", self.eta, 0.0, 1.0)
+        _check_range("frames", self.frames, 1, MAX_FRAMES)
+        _check_range("strength", self.strength, 0.0, 1.0)
+        _check_range("renew", self.renew, 0.0, 1.0)
+        _check_range("refinements", self.refinements, 0, MAX_REFINEMENTS)
+        for weight in self.weights:
+            _check_range("a weight", weight, 0.0, 1e6)
+        for number in self.components:
+            _check_range("a number of components", number, 1, MAX_SIDE)
         _check_range("rescale", self.rescale, 0.0, 1.0)
         _check_range("threshold", self.threshold, 0.5, 1.0)
         _check_range("prior_steps", self.prior_steps, 1, MAX_STEPS)
@@ -115,13 +161,34 @@ class Request:
             if choices and value is not None and value not in choices:
                 raise BadRequest(f"{one.name} is {value!r}", "one of " + ", ".join(choices))
 
+    def asked_of(self, verb: str) -> dict[str, Any]:
+        """Return the fields that a verb reads, as a recipe keeps them and a pipeline's method takes them.
+
+        Args:
+            verb: one of VERBS.
+        """
+        return {one.name: getattr(self, one.name) for one in fields_of(verb)}
+
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the pictures asked for, in order."""
         return tuple(range(self.seed, self.seed + self.count))
 
 
+def fields_of(verb: str) -> tuple[Field[Any], ...]:
+    """Return the fields that a verb reads, in their order.
+
+    Args:
+        verb: one of VERBS.
+    """
+    return tuple(one for one in fields(Request) if verb in one.metadata["verbs"])
+
+
 def _plain(name: str, hint: Any, value: Any) -> Any:
     """Return the value as one of Python's own types, since a recipe is JSON: NumPy's numbers are welcome, too."""
+    if get_origin(hint) is tuple:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise BadRequest(f"{name} is {value!r:.80}", "several numbers")
+        return tuple(_plain(name, get_args(hint)[0], one) for one in value)
     kinds = get_args(hint) or (hint,)
     if value is None and NoneType in kinds:
         return None

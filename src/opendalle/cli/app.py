@@ -36,6 +36,31 @@ VERBS = (
         example='opendalle generate "a red apple wearing sunglasses" --count 4 --seed 7 --background transparent',
     ),
     Verb(
+        name="vary",
+        help="Draw a picture anew: the same in meaning, other in what meaning does not fix.",
+        example="opendalle vary cat.png --count 4 --eta 0.8",
+    ),
+    Verb(
+        name="blend",
+        help="Draw what stands between pictures, or between the pictures of sentences.",
+        example='opendalle blend cat.png "a rocket" --frames 16 --out way.gif',
+    ),
+    Verb(
+        name="morph",
+        help="Lead a picture along the difference of two texts.",
+        example='opendalle morph apple.png --from "a red apple" --to "a green apple" --frames 8 --out ripening.gif',
+    ),
+    Verb(
+        name="ladder",
+        help="Rebuild a picture from few and more principal components of its embedding.",
+        example="opendalle ladder cat.png --components 5,20,80,200",
+    ),
+    Verb(
+        name="embed",
+        help="Write the CLIP embedding of a picture or a text, for generate --embedding.",
+        example="opendalle embed cat.png --out cat.safetensors",
+    ),
+    Verb(
         name="train",
         help="Train a model on your own captioned pictures: every stage of a recipe, in order.",
         example="opendalle train dalle2 --data my-pictures --out my-model --max-minutes 120",
@@ -57,7 +82,7 @@ def build_app() -> "cyclopts.App":
 
     app = cyclopts.App(
         name="opendalle",
-        help="Draw, train and study text-to-image with DALL·E 2, offline.",
+        help="Draw, change, train and study text-to-image with DALL·E 2, offline.",
         help_epilogue='Example: opendalle generate "a red apple wearing sunglasses" --count 4',
         help_format="plaintext",
         version=__version__,

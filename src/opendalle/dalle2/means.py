@@ -27,6 +27,7 @@ from opendalle.base.axes import Embeddings, Grid
 from opendalle.base.errors import BadRequest, require
 from opendalle.clip.words import SPREAD
 from opendalle.nn.embeddings import LearnedPositions
+from opendalle.nn.placed import PlacedThings, PlacedThingsConfig
 from opendalle.nn.regression import VectorRegression
 from opendalle.nn.transformer import Transformer, TransformerConfig
 from opendalle.nn.whitening import Whitening
@@ -146,10 +147,18 @@ class SketchConfig:
     width: int = 512  # of the hidden vector
     depth: int = 3  # residual blocks
     reader: RoleReaderConfig | None = None  # of captions; None: the sketch reads none
+    things: PlacedThingsConfig | None = None  # drawn once and placed; the last of the reader's roles tell of them
 
     def __post_init__(self) -> None:
         numbers = (self.embedding_width, self.channels, self.side, self.width)
         require(min(numbers) > 0 and self.depth >= 0, f"sizes of {self}", "positive numbers")
+        require(self.things is None or self.own_roles >= 0, f"roles of {self}", "a reader with roles for the things")
+
+    @property
+    def own_roles(self) -> int:
+        """How many of the reader's roles are read beside the embedding, the first ones."""
+        roles = 0 if self.reader is None else self.reader.num_roles
+        return roles - (0 if self.things is None else self.things.num_things * self.things.roles_each)
 
 
 class Sketch(nn.Module):
@@ -171,8 +180,12 @@ class Sketch(nn.Module):
             config.channels * config.side**2,
             config.width,
             config.depth,
-            width_beside=0 if config.reader is None else 1 + config.reader.num_roles * config.reader.word_width,
+            width_beside=0 if config.reader is None else 1 + config.own_roles * config.reader.word_width,
         )
+        self.things = None
+        if config.things is not None and config.reader is not None:
+            sizes = {"hidden_width": config.width, "channels": config.channels, "side": config.side}
+            self.things = PlacedThings(config.things, word_width=config.reader.word_width, **sizes)
         self.register_buffer("error", torch.zeros(config.embedding_width))  # until `measure_error`: guesses are right
 
     @torch.no_grad()
@@ -204,13 +217,19 @@ class Sketch(nn.Module):
         Raises:
             BadRequest: when such a sketch gets no words.
         """
-        side, beside = self.config.side, None
-        if self.reader is not None:
-            if words is None:
-                raise BadRequest("a sketch without words", "the caption's: this sketch reads captions")
-            doubts = z.new_zeros(len(z), 1) + torch.as_tensor(doubt, device=z.device).reshape(-1, 1)
-            beside = torch.cat([doubts, self.reader(words, mask).flatten(1)], dim=1)
-        return rearrange(self.mean(z, beside), "b (c h w) -> b c h w", h=side, w=side)
+        if self.reader is None:
+            return self._grid(self.mean(z))
+        if words is None:
+            raise BadRequest("a sketch without words", "the caption's: this sketch reads captions")
+        doubts = z.new_zeros(len(z), 1) + torch.as_tensor(doubt, device=z.device).reshape(-1, 1)
+        roles = self.reader(words, mask)
+        own = self.config.own_roles
+        hidden = self.mean.hidden(z, torch.cat([doubts, roles[:, :own].flatten(1)], dim=1))
+        grid = self._grid(self.mean.read(hidden))
+        return grid if self.things is None else grid + self.things(hidden, roles[:, own:])
+
+    def _grid(self, numbers: Float[Tensor, "b n"]) -> Grid:
+        return rearrange(numbers, "b (c h w) -> b c h w", h=self.config.side, w=self.config.side)
 
 
 SKETCH_PRESETS: Mapping[str, SketchConfig] = MappingProxyType(
@@ -220,8 +239,12 @@ SKETCH_PRESETS: Mapping[str, SketchConfig] = MappingProxyType(
             channels=8,
             side=8,
             reader=RoleReaderConfig(
-                word_width=256, num_words=32, text=TransformerConfig(width=128, depth=2, heads=4, mlp_ratio=3)
+                word_width=256,
+                num_words=32,
+                text=TransformerConfig(width=128, depth=2, heads=4, mlp_ratio=3),
+                num_roles=16,
             ),
+            things=PlacedThingsConfig(),
         )
     }
 )

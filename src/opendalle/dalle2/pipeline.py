@@ -1,72 +1,41 @@
-"""DALL·E 2 from a sentence to a picture, in the order in which it happens.
+"""DALL·E 2, seen from the doors: one method a verb, each a stream of samples.
 
-    caption --CLIP text tower--> z_t and token states
-            --prior-->           z_i, the CLIP embedding that a picture of it could have (best of a few)
-            --decoder-->         a grid, denoised step by step under guidance
-            --codec-->           a small picture (the paper's codec is the identity)
-            --upsampler-->       a large one
+Every verb ends in the same walk, from a latent (z_i, x_T) through decoder, codec and upsampler.  What makes them
+different is where the latent comes from:
 
-Source: unCLIP, arXiv:2204.06125, section 2.
+    generate    z_i from the prior, x_T from the picture's own chance
+    vary        both from a picture; chance comes in on the way (eta), or in x_T (renew)
+    blend       both from between several pictures
+    morph       both from a picture; z_i is led along a difference of two texts
+    ladder      both from a picture; z_i is rebuilt from few of its principal components
+
+Source: unCLIP, arXiv:2204.06125, sections 2, 3 and 6.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
+from PIL import Image
 from torch import Generator, Tensor
 
-from opendalle.base.axes import Embeddings, Grid, Mask, Pictures
+from opendalle.base.axes import Embeddings, Pictures
 from opendalle.base.errors import BadRequest
 from opendalle.base.protocols import Hooks
 from opendalle.base.records import Sample
 from opendalle.base.request import Request
-from opendalle.base.rng import normal_like_rows, picture_generator
-from opendalle.clip.model import CLIP, TextEncoding
-from opendalle.codec.protocol import Codec
-from opendalle.dalle2.decoder import Decoder
-from opendalle.dalle2.means import Guess, Sketch
-from opendalle.dalle2.priors.diffusion import DiffusionPrior
-from opendalle.dalle2.settings import Dalle2Config, StageSettings
-from opendalle.pictures import composite, from_array
-from opendalle.samplers.course import SamplerOptions, SamplerState
-from opendalle.samplers.guided import GuidedDenoise
-from opendalle.samplers.sample import last_state, sample
-from opendalle.tokenizers.bpe import BytePairTokenizer
-from opendalle.upsampling.network import Upsampler
+from opendalle.base.rng import picture_generator
+from opendalle.clip.embedded import Embedded
+from opendalle.dalle2.cascade import Cascade, Dalle2Parts, Latent
+from opendalle.dalle2.changes import Begin, Changes, Row, Start
+from opendalle.dalle2.settings import Dalle2Config
+from opendalle.pictures import AnyPicture, Given, PictureOrText, composite, fit_box, from_array, take, take_or_text
+from opendalle.samplers.course import SamplerState
 
 TRANSPARENT_WORDS = ("sticker", "transparent", "贴纸", "透明")  # a prompt that asks for no background
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dalle2Parts:
-    """The networks of a DALL·E 2."""
-
-    tokenizer: BytePairTokenizer
-    clip: CLIP
-    prior: DiffusionPrior
-    decoder: Decoder
-    codec: Codec
-    guess: Guess | None = None  # for a prior that takes its embeddings
-    sketch: Sketch | None = None  # for a decoder that takes its grids
-    upsampler: Upsampler | None = None
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """Captions as all networks read them, one row a picture."""
-
-    text: TextEncoding
-    mask: Mask
-    is_empty: Bool[Tensor, " b"]  # the unconditional model: guidance has nothing to push towards
-
-    def rows(self, index: Tensor) -> "Prompted":
-        """Keep or repeat some rows."""
-        text = TextEncoding(**{name: one[index] for name, one in vars(self.text).items()})
-        return Prompted(text, self.mask[index], self.is_empty[index])
 
 
 @dataclass
@@ -83,6 +52,18 @@ class Stopwatch:
         self.last = now
 
 
+@dataclass(frozen=True)
+class Job:
+    """Pictures to draw, and what all of them share."""
+
+    rows: Sequence[Row]
+    begin: Begin
+    hooks: Hooks
+    told: Mapping[str, Any]  # of the recipe: verb and inputs
+    shape: tuple[int, int] | None = None  # width and height of the one picture that was handed in
+    is_clear: bool | None = None  # whether what was handed in is transparent somewhere; None: nothing was
+
+
 class Dalle2:
     """Meeting point 3 for DALL·E 2.
 
@@ -90,28 +71,35 @@ class Dalle2:
         parts: the networks, in evaluation mode.
         config: settings of every stage.
         origin: what goes into every picture's recipe: the model's name and sha256.
+        clip_sha256: of the folder that its CLIP came from; embeddings from files are checked against it.
     """
 
-    def __init__(self, parts: Dalle2Parts, config: Dalle2Config, origin: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, parts: Dalle2Parts, config: Dalle2Config, origin: dict[str, str] | None = None, clip_sha256: str = ""
+    ) -> None:
+        self.clip_sha256 = clip_sha256
         self.parts, self.config, self.origin = parts, config, dict(origin or {})
-        self.device = parts.prior.query.device
-        self._schedules = {
-            name: stage.make_schedule()
-            for name in ("prior", "decoder", "upsampler")
-            if (stage := getattr(config, name))
-        }
+        self.cascade = Cascade(parts, config)
+        self._changes = Changes(self.cascade)
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Sides of the square pictures that it draws natively, smallest first."""
-        side, upsampler = self.parts.codec.picture_size, self.parts.upsampler
-        return (side,) if upsampler is None else (side, side * upsampler.config.factor)
+        return self.cascade.sizes
 
-    def generate(self, prompt: str = "", *, hooks: Hooks | None = None, **asked: Any) -> Iterator[Sample]:
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        embedding: Embeddings | Embedded | None = None,
+        hooks: Hooks | None = None,
+        **asked: Any,
+    ) -> Iterator[Sample]:
         """Draw pictures of one caption; stop iterating to cancel.
 
         Args:
             prompt: what to draw; empty is the unconditional model.
+            embedding: a CLIP embedding to draw from instead of asking the prior, one row, from `embed` or a file.
             hooks: guards and initial noise.
             **asked: fields of `Request`.
 
@@ -120,7 +108,16 @@ class Dalle2:
         """
         request = Request.of(prompt, **asked)
         self._check(request)
-        return self._generate(request, hooks or Hooks())
+        told: dict[str, Any] = {"verb": "generate"}
+        if isinstance(embedding, Embedded):
+            if embedding.clip != self.clip_sha256:
+                raise BadRequest(f"{embedding.name}, an embedding of another CLIP", "one that this model's CLIP made")
+            told["inputs"], embedding = [embedding.record()], embedding.z
+        width = self.parts.decoder.config.embedding_width
+        if embedding is not None and embedding.shape != (1, width):
+            raise BadRequest(f"an embedding of shape {tuple(embedding.shape)}", f"one row of {width} numbers")
+        hooks = hooks or Hooks()
+        return self._jobs(Job(_by_seed(request), self._drawing(hooks, embedding), hooks, told))
 
     def generate_many(self, prompts: Sequence[str], seeds: Sequence[int], **asked: Any) -> Iterator[Sample]:
         """Draw one picture of each caption, in batches; for evaluation and grids.
@@ -139,7 +136,103 @@ class Dalle2:
         requests = [Request.of(p, seed=s, **asked) for p, s in zip(prompts, seeds, strict=True)]
         for request in requests[:1]:
             self._check(request)
-        return self._generate_many(requests)
+        rows = [Row(request, 0, request.seed) for request in requests]
+        return self._jobs(Job(rows, self._drawing(Hooks(), None), Hooks(), {"verb": "generate"}))
+
+    def embed(self, what: PictureOrText | Pictures) -> Embeddings:
+        """Return CLIP's embedding of a picture or a text, one row, as `generate` takes it.
+
+        Args:
+            what: a picture, or a text, as `pictures.take_or_text` tells them apart; or many pictures as the networks
+                see them, at CLIP's size.
+
+        Raises:
+            BadPicture: when the picture cannot be read.
+        """
+        with torch.no_grad():
+            if isinstance(what, Tensor):
+                return self.cascade.embed(what)
+            taken = take_or_text(what)
+            if isinstance(taken, str):
+                return self.cascade.pooled(self.cascade.read([taken]))
+            return self.cascade.embed(self._changes.tensor(taken, self.parts.clip.config.size))
+
+    def vary(
+        self, picture: AnyPicture, prompt: str = "", *, hooks: Hooks | None = None, **asked: Any
+    ) -> Iterator[Sample]:
+        """Draw a picture anew: the same in meaning, other in what meaning does not fix.
+
+        Args:
+            picture: of any size and shape.
+            prompt: what it shows, for the decoder to hold on to; may be empty.
+            hooks: guards.
+            **asked: fields of `Request`; eta is the strength: 0 rebuilds the picture, 1 wanders.
+
+        Raises:
+            BadPicture: at once, when the picture cannot be read.
+            BadRequest: at once, when the request cannot be carried out.
+        """
+        given, request = take(picture), Request.of(prompt, verb="vary", **asked)
+        return self._changed(
+            "vary", [given], request, _by_seed(request), self._changes.variation(given, request), hooks
+        )
+
+    def blend(self, *sources: PictureOrText, hooks: Hooks | None = None, **asked: Any) -> Iterator[Sample]:
+        """Draw what stands between pictures; `frames` of the way from the first to the last, or one by `weights`.
+
+        Args:
+            *sources: pictures and texts, two or more; a text stands for the picture that is drawn of it.
+            hooks: guards.
+            **asked: fields of `Request`.
+
+        Raises:
+            BadPicture: at once, when a picture cannot be read.
+            BadRequest: at once, when the request cannot be carried out.
+        """
+        request = Request.of("", verb="blend", **asked)
+        taken = [take_or_text(one) for one in sources]
+        begin = self._changes.mixture(taken, request)
+        return self._changed("blend", taken, request, _by_frame(request, request.frames), begin, hooks)
+
+    def morph(
+        self,
+        picture: AnyPicture,
+        to_text: str = "",
+        *,
+        hooks: Hooks | None = None,
+        **asked: Any,
+    ) -> Iterator[Sample]:
+        """Draw a picture as a text would have it: its embedding is led along the difference of two texts.
+
+        Args:
+            picture: of any size and shape.
+            to_text: what it shall become.
+            hooks: guards.
+            **asked: fields of `Request`; from_text is what the picture shows now.
+
+        Raises:
+            BadPicture: at once, when the picture cannot be read.
+            BadRequest: at once, when the request cannot be carried out.
+        """
+        given, request = take(picture), Request.of("", verb="morph", to_text=to_text, **asked)
+        rows = _by_frame(request, request.frames)
+        return self._changed("morph", [given], request, rows, self._changes.morphing(given, request), hooks)
+
+    def ladder(self, picture: AnyPicture, *, hooks: Hooks | None = None, **asked: Any) -> Iterator[Sample]:
+        """Rebuild a picture from few and more principal components of its embedding: what CLIP knows of it, by weight.
+
+        Args:
+            picture: of any size and shape.
+            hooks: guards.
+            **asked: fields of `Request`.
+
+        Raises:
+            BadPicture: at once, when the picture cannot be read.
+            BadRequest: at once, when the request cannot be carried out.
+        """
+        given, request = take(picture), Request.of("", verb="ladder", **asked)
+        rows = _by_frame(request, len(request.components))
+        return self._changed("ladder", [given], request, rows, self._changes.rungs(given, request), hooks)
 
     def _check(self, request: Request) -> None:
         if request.width != request.height or request.width not in self.sizes:
@@ -150,230 +243,120 @@ class Dalle2:
             if asked is not None and asked > stage.num_train_steps:
                 raise BadRequest(f"{name} is {asked}", f"at most {stage.num_train_steps}, as many as were trained")
 
-    def _generate(self, request: Request, hooks: Hooks) -> Iterator[Sample]:
-        batch = 1 if request.exact else request.batch
-        for first in range(0, request.count, batch):
-            indices = range(first, min(first + batch, request.count))
-            yield from self._draw([request] * len(indices), list(indices), hooks)
+    def _drawing(self, hooks: Hooks, embedding: Embeddings | None) -> Begin:
+        """Begin from captions: the prior imagines, or an embedding is given."""
+        cascade = self.cascade
 
-    def _generate_many(self, requests: Sequence[Request]) -> Iterator[Sample]:
-        batch = requests[0].batch if requests and not requests[0].exact else 1
-        for first in range(0, len(requests), batch):
-            rows = requests[first : first + batch]
-            yield from self._draw(rows, [0] * len(rows), Hooks())
+        def begin(rows: Sequence[Row], generators: Sequence[Generator]) -> Start:
+            prompted, request = cascade.read([row.request.prompt for row in rows]), rows[0].request
+            if embedding is None:
+                empty = cascade.read([""] * len(rows))
+                z, doubt = cascade.imagine(prompted, empty, generators, request), self.config.doubt
+            else:
+                z, doubt = embedding.to(cascade.device).expand(len(rows), -1), 0.0
+            noise = None if hooks.initial_noise is None else hooks.initial_noise(generators, cascade.grid_shape)
+            return Start(Latent(z, noise, doubt), prompted, request)
+
+        return begin
+
+    def _changed(
+        self,
+        verb: str,
+        sources: Sequence[Given | str],
+        request: Request,
+        rows: Sequence[Row],
+        begin: Begin,
+        hooks: Hooks | None,
+    ) -> Iterator[Sample]:
+        self._check(request)
+        inputs = [one.record() if isinstance(one, Given) else {"text": one} for one in sources]
+        pictures = [one for one in sources if isinstance(one, Given)]
+        shape = pictures[0].picture.size if len(sources) == len(pictures) == 1 else None
+        is_clear = all(one.is_clear for one in pictures) if pictures else None
+        return self._jobs(Job(rows, begin, hooks or Hooks(), {"verb": verb, "inputs": inputs}, shape, is_clear))
+
+    def _jobs(self, job: Job) -> Iterator[Sample]:
+        if not job.rows:
+            return
+        request = job.rows[0].request
+        batch = 1 if request.exact else request.batch
+        for first in range(0, len(job.rows), batch):
+            yield from self._draw(job.rows[first : first + batch], job)
 
     @torch.no_grad()
-    def _draw(self, requests: Sequence[Request], indices: Sequence[int], hooks: Hooks) -> Iterator[Sample]:
+    def _draw(self, rows: Sequence[Row], job: Job) -> Iterator[Sample]:
         """Draw one batch; its requests differ in prompt and seed only."""
-        request, watch = requests[0], Stopwatch()
-        generators = [picture_generator(one.seed + k) for one, k in zip(requests, indices, strict=True)]
-        prompted, empty = self.read([one.prompt for one in requests]), self.read([""] * len(requests))
-        watch.lap("text")
-        z = self.imagine(prompted, empty, generators, request)
-        watch.lap("prior")
-        finish = self._finisher(requests, indices, watch)
-        due = preview_steps(request.previews, len(self._grid("decoder", request.steps)))
+        cascade, watch = self.cascade, Stopwatch()
+        generators = [picture_generator(row.seed) for row in rows]
+        start = job.begin(rows, generators)
+        request = start.request
+        watch.lap("latent")
+        empty = cascade.read([""] * len(rows))
+        finish = self._finisher(rows, job, watch)
+        due = preview_steps(request.previews, len(cascade.grid("decoder", request.steps)))
         state = None
-        for state in self.denoise(z, prompted, empty, generators, request, hooks):
+        for state in cascade.denoise(start.latent, start.prompted, empty, generators, request):
             if state.step in due:
                 watch.lap("decoder")
-                yield from finish(self._small(state.x0), state, True)
+                yield from finish(self.parts.codec.decode(state.x0), state, True)
                 watch.last = time.perf_counter()  # what the caller does with a preview is not ours
         assert state is not None
         watch.lap("decoder")
-        pictures = self._small(state.x_t)
+        pictures = self.parts.codec.decode(state.x_t)
         watch.lap("codec")
         if request.width > pictures.shape[-1]:
-            pictures = self.upsample(pictures, generators)
+            pictures = cascade.upsample(pictures, generators)
             watch.lap("upsampler")
         for done in finish(pictures, state, False):
-            for guard in hooks.guards:
+            for guard in job.hooks.guards:
                 guard(done)
             yield done
 
-    def read(self, prompts: Sequence[str]) -> Prompted:
-        """Read captions with CLIP's text tower; each distinct one is read once.
-
-        Args:
-            prompts: captions; the empty one is what guidance pushes away from.
-        """
-        distinct = list(dict.fromkeys(prompts))
-        packed = self.parts.tokenizer.pack(distinct, self.parts.clip.config.context)
-        mask = torch.from_numpy(packed.mask).to(self.device)
-        text = self.parts.clip.encode_text(torch.from_numpy(packed.ids).to(self.device), mask)
-        rows = torch.tensor([distinct.index(prompt) for prompt in prompts], device=self.device)
-        is_empty = torch.tensor([prompt == "" for prompt in distinct], device=self.device)
-        return Prompted(text, mask, is_empty).rows(rows)
-
-    def imagine(
-        self, prompted: Prompted, empty: Prompted, generators: Sequence[Generator], request: Request
-    ) -> Embeddings:
-        """Draw picture embeddings with the prior and keep, for each picture, the one nearest to its caption.
-
-        Args:
-            prompted: the captions.
-            empty: the empty caption, as many rows.
-            generators: one a picture.
-            request: steps, guidance and candidates.
-
-        Source: section 2.2: two samples, the better dot product with z_t is kept.
-        """
-        settings, prior = self.config.prior, self.parts.prior
-        candidates = request.candidates or self.config.candidates
-        rows = torch.arange(len(generators), device=self.device).repeat_interleave(candidates)
-        width = prior.config.embedding_width
-        noise = normal_like_rows(generators, (candidates, width), self.device).flatten(0, 1)
-        denoise = GuidedDenoise(
-            prior.step,
-            {"conditioning": prior.condition(*self._prior_inputs(prompted.rows(rows)))},
-            {"conditioning": prior.condition(*self._prior_inputs(empty.rows(rows)))},
-            schedule=self._schedules["prior"],
-            prediction=settings.prediction,
-            scale=settings.guidance if request.prior_guidance is None else request.prior_guidance,
-            clip=None if settings.clip is None else (-settings.clip, settings.clip),
-        )
-        repeated = [generator for generator in generators for _ in range(candidates)]
-        drawn = self._sample("prior", denoise, noise, repeated, request.prior_steps, settings.sampler, 0.0)
-        z = prior.denormalise(last_state(drawn).x_t)
-        if self.config.unit_embeddings:
-            z = torch.nn.functional.normalize(z, dim=-1)
-        z = rearrange(z, "(b k) e -> b k e", k=candidates)
-        nearness = torch.einsum("b k e, b e -> b k", z, self._pooled(prompted))
-        return z[torch.arange(len(z), device=self.device), nearness.argmax(dim=1)]
-
-    def denoise(
-        self,
-        z: Embeddings,
-        prompted: Prompted,
-        empty: Prompted,
-        generators: Sequence[Generator],
-        request: Request,
-        hooks: Hooks | None = None,
-    ) -> Iterator[SamplerState]:
-        """Denoise a grid under guidance with the decoder.
-
-        Args:
-            z: picture embeddings, from `imagine` or from CLIP.
-            prompted: the captions.
-            empty: the empty caption, as many rows.
-            generators: one a picture.
-            request: steps, guidance, sampler and its knobs.
-            hooks: initial noise.
-        """
-        settings, decoder, codec = self.config.decoder, self.parts.decoder, self.parts.codec
-        side = codec.picture_size // codec.factor
-        shape = (codec.grid_channels, side, side)
-        make_noise = (hooks.initial_noise if hooks else None) or normal_like_rows
-        null = torch.zeros(len(z), dtype=torch.bool, device=self.device)
-        scale = settings.guidance if request.guidance is None else request.guidance
-        if bool(prompted.is_empty.any()):
-            scale = torch.where(prompted.is_empty, torch.ones_like(z[:, 0]), scale)
-        sketch = self.parts.sketch and self.parts.sketch(z, prompted.text.words, prompted.mask, self.config.doubt)
-        with_prompt, without = (
-            decoder.condition(z, self._pooled(said), said.text.states, said.mask, has_embedding=has, sketch=sketch)
-            for said, has in ((prompted, None), (empty, null))
-        )
-        denoise = GuidedDenoise(
-            decoder,
-            *({"conditioning": one} for one in (with_prompt, without)),
-            schedule=self._schedules["decoder"],
-            prediction=settings.prediction,
-            scale=scale,
-            rescale=request.rescale,
-            threshold=request.threshold,
-            clip=None if settings.clip is None else (-settings.clip, settings.clip),
-            learned_variance=decoder.config.learns_variance,
-            grid=self._grid("decoder", request.steps),
-        )
-        noise = make_noise(generators, shape).to(self.device)
-        sampler = request.sampler or settings.sampler
-        return self._sample("decoder", denoise, noise, generators, request.steps, sampler, request.eta)
-
-    def upsample(self, small: Pictures, generators: Sequence[Generator]) -> Float[Tensor, "b c h2 w2"]:
-        """Enlarge pictures in [-1, 1] with the upsampler.
-
-        Args:
-            small: pictures as the codec draws them.
-            generators: one a picture.
-        """
-        upsampler, settings = self.parts.upsampler, self.config.upsampler
-        assert upsampler is not None
-        assert settings is not None
-        enlarged = upsampler.condition(small)
-        denoise = GuidedDenoise(
-            upsampler,
-            {"enlarged": enlarged},
-            schedule=self._schedules["upsampler"],
-            prediction=settings.prediction,
-            clip=None if settings.clip is None else (-settings.clip, settings.clip),
-            consistent_eps=True,
-        )
-        noise = normal_like_rows(generators, enlarged.shape[1:], self.device)
-        drawn = self._sample("upsampler", denoise, noise, generators, None, settings.sampler, 0.0)
-        return last_state(drawn).x_t.clamp(-1, 1)
-
-    def _sample(
-        self,
-        stage: str,
-        denoise: GuidedDenoise,
-        noise: Float[Tensor, "b *d"],
-        generators: Sequence[Generator],
-        steps: int | None,
-        sampler: str,
-        eta: float,
-    ) -> Iterator[SamplerState]:
-        settings: StageSettings = getattr(self.config, stage)
-        power = tuple(settings.noise_power) or None
-        options = SamplerOptions(eta=eta, variance=settings.variance, noise_power=power)
-        return sample(
-            denoise,
-            noise,
-            self._grid(stage, steps),
-            schedule=self._schedules[stage],
-            sampler=sampler,
-            options=options,
-            generators=generators,
-        )
-
-    def _grid(self, stage: str, steps: int | None) -> tuple[int, ...]:
-        settings: StageSettings = getattr(self.config, stage)
-        return settings.grid(self._schedules[stage], steps)
-
-    def _pooled(self, prompted: Prompted) -> Embeddings:
-        return prompted.text.pooled if self.config.unit_embeddings else prompted.text.raw
-
-    def _prior_inputs(self, prompted: Prompted) -> tuple[Embeddings, Tensor, Mask, Embeddings | None]:
-        pooled, guess = self._pooled(prompted), self.parts.guess
-        return pooled, prompted.text.states, prompted.mask, None if guess is None else guess(pooled)
-
-    def _small(self, grid: Grid) -> Float[Tensor, "b p h2 w2"]:
-        return self.parts.codec.decode(grid)
-
     def _finisher(
-        self, requests: Sequence[Request], indices: Sequence[int], watch: Stopwatch
+        self, rows: Sequence[Row], job: Job, watch: Stopwatch
     ) -> Callable[[Pictures, SamplerState, bool], Iterator[Sample]]:
         """Return what turns a batch of tensors into samples."""
 
         def finish(pictures: Pictures, state: SamplerState, is_preview: bool) -> Iterator[Sample]:
-            for request, index, one in zip(requests, indices, pictures, strict=True):
-                picture = from_array(one.float().cpu().numpy())
-                if not keeps_transparency(request):
-                    picture = composite(picture)
-                seed = request.seed + index
-                recipe = {**self.origin, "request": asdict(request), "index": index, "seed": seed}
+            for row, one in zip(rows, pictures, strict=True):
+                recipe = {
+                    **self.origin,
+                    **job.told,
+                    "request": row.request.asked_of(job.told["verb"]),
+                    "index": row.index,
+                }
                 yield Sample(
-                    picture=picture,
-                    request=request,
-                    index=index,
-                    seed=seed,
+                    picture=_finished(one, job, row.request),
+                    request=row.request,
+                    index=row.index,
+                    seed=row.seed,
                     step=state.step,
                     num_steps=state.num_steps,
                     is_preview=is_preview,
-                    recipe=recipe,
+                    recipe=recipe | {"seed": row.seed},
                     seconds=dict(watch.seconds),
                 )
 
         return finish
+
+
+def _by_seed(request: Request) -> list[Row]:
+    """One row a picture, each with a seed of its own."""
+    return [Row(request, index, request.seed + index) for index in range(request.count)]
+
+
+def _by_frame(request: Request, count: int) -> list[Row]:
+    """One row a picture of a series, all with the same chance: only what is led changes."""
+    return [Row(request, index, request.seed) for index in range(count)]
+
+
+def _finished(values: Float[Tensor, "c h w"], job: Job, request: Request) -> Image.Image:
+    """Turn what was drawn into a picture, of the shape of the one handed in, before the background asked for."""
+    picture = from_array(values.float().cpu().numpy())
+    if job.shape is not None:
+        picture = picture.crop(fit_box(*job.shape, picture.width))
+    keeps = keeps_transparency(request) if job.is_clear is None or request.background != "auto" else job.is_clear
+    return picture if keeps else composite(picture)
 
 
 def keeps_transparency(request: Request) -> bool:

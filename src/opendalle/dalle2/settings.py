@@ -39,6 +39,11 @@ class StageSettings:
         known = ("trailing", "karlo", "fast27", "even-snr")
         require(self.spacing in known, f"spacing is {self.spacing!r}", "one of " + ", ".join(known))
 
+    @property
+    def clip_range(self) -> tuple[float, float] | None:
+        """The range that the data are known to have, lowest and highest."""
+        return None if self.clip is None else (-self.clip, self.clip)
+
     def make_schedule(self) -> Schedule:
         """Build the schedule of its training."""
         return schedule_from_name(self.schedule, self.num_train_steps)

@@ -54,6 +54,14 @@ class VectorRegression(nn.Module):
             x: vectors, as the whitening was fitted to.
             beside: further numbers of unit spread, width_beside of them.
         """
+        return self.read(self.hidden(x, beside))
+
+    def hidden(self, x: Float[Tensor, "b d"], beside: Float[Tensor, "b f"] | None = None) -> Float[Tensor, "b w"]:
+        """Return the vector that the mean is read from; arguments as of `forward`."""
         white = self.whitening(x)
         known = white if beside is None else torch.cat([white, beside], dim=1)
-        return self.out(self.norm(self.blocks(self.embedding_in(known))))
+        return self.blocks(self.embedding_in(known))
+
+    def read(self, hidden: Float[Tensor, "b w"]) -> Float[Tensor, "b e"]:
+        """Read the mean from the hidden vector."""
+        return self.out(self.norm(hidden))

@@ -78,9 +78,23 @@ def read_picture(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
         picture = _open(data, name, max_pixels)
         try:
             picture.load()
-            plain = _eight_bit(_upright(picture))
+            return plain_picture(picture)
         except _DAMAGE:
             raise BadPicture(f"{name} is damaged or cut short", "a whole picture file") from None
+
+
+def plain_picture(picture: Image.Image) -> Image.Image:
+    """Return a picture upright, in RGB, or in RGBA if it has transparency, and without metadata; a copy.
+
+    Args:
+        picture: of any mode that Pillow knows.
+
+    Raises:
+        BadPicture: when it has no pixels.
+    """
+    if picture.width * picture.height == 0:
+        raise BadPicture(f"a picture of {picture.width} x {picture.height} pixels", "one pixel or more")
+    plain = _eight_bit(_upright(picture))
     plain.info = {}
     return plain
 

@@ -37,12 +37,12 @@ def write_png(image: Image.Image, path: Path | str, recipe: Mapping[str, Any] | 
         BadRequest: when the name is taken, has another ending, or its folder cannot be written.
     """
     path = Path(path)
-    _require_ending(path, ".png")
+    require_ending(path, ".png")
     if not isinstance(image, Image.Image) or image.mode not in ("RGB", "RGBA"):
         came = f"a picture of mode {image.mode}" if isinstance(image, Image.Image) else f"a {type(image).__name__}"
         raise BadPicture(came, "a picture of mode RGB or RGBA", 'Convert it first: picture.convert("RGB").')
     chunk = recipe_chunk(recipe) if recipe is not None else None
-    _write_whole(path, lambda file: image.save(file, format="PNG", pnginfo=chunk, compress_level=6))
+    write_whole(path, lambda file: image.save(file, format="PNG", pnginfo=chunk, compress_level=6))
     return path
 
 
@@ -59,12 +59,12 @@ def write_gif(frames: Sequence[Image.Image], path: Path | str, ms: int | Sequenc
         BadRequest: when the name is taken, has another ending, or its folder cannot be written.
     """
     path = Path(path)
-    _require_ending(path, ".gif")
+    require_ending(path, ".gif")
     if not frames:
         raise BadPicture("an animation of no frames", "one frame or more")
     flat = [composite(frame, WHITE) for frame in frames]
     shown = ms if isinstance(ms, int) else list(ms)
-    _write_whole(
+    write_whole(
         path,
         lambda file: flat[0].save(
             file, format="GIF", save_all=True, append_images=flat[1:], duration=shown, loop=0, optimize=False
@@ -131,12 +131,30 @@ def refuse_unwritable(path: Path) -> None:
         raise BadRequest(f"{path} cannot be written ({fault})", "a folder you may write to")
 
 
-def _require_ending(path: Path, ending: str) -> None:
+def require_ending(path: Path, ending: str) -> None:
+    """Refuse a name with another ending.
+
+    Args:
+        path: the name.
+        ending: with its dot, in small letters.
+
+    Raises:
+        BadRequest: when it ends in something else.
+    """
     if path.suffix.lower() != ending:
         raise BadRequest(f"the name {path.name!r}", f"a name ending in {ending}")
 
 
-def _write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file whole or not at all.
+
+    Args:
+        path: a name that is free.
+        write: called with the open file.
+
+    Raises:
+        BadRequest: when the name is taken, or its folder cannot be written.
+    """
     refuse_existing(path)
     work = path.with_name(f".{path.name[:40]}.tmp-{uuid4().hex}")  # a long name would become too long
     try:

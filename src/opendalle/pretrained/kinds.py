@@ -20,9 +20,10 @@ from opendalle.checkpoint.places import find_model, is_plain
 from opendalle.clip.model import CLIP, CLIPConfig
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
+from opendalle.dalle2.cascade import Dalle2Parts
 from opendalle.dalle2.decoder import Decoder, DecoderConfig
 from opendalle.dalle2.means import Guess, GuessConfig, Sketch, SketchConfig
-from opendalle.dalle2.pipeline import Dalle2, Dalle2Parts
+from opendalle.dalle2.pipeline import Dalle2
 from opendalle.dalle2.priors.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
 from opendalle.dalle2.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from opendalle.dalle2.priors.linear import LinearPrior, LinearPriorConfig
@@ -211,7 +212,7 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
         sketch=own("sketch") if decoder.config.has_sketch else None,
         upsampler=load_folder(upsampler, device=device) if upsampler is not None else None,
     )
-    return Dalle2(parts, config, {"model": model.path.name, "sha256": model.sha256})
+    return Dalle2(parts, config, {"model": model.path.name, "sha256": model.sha256}, clip.sha256)
 
 
 def _load_priors(model: ModelFolder, device: torch.device) -> dict[str, Prior]:

@@ -5,6 +5,7 @@ from opendalle.samplers.autoregressive import GuidedLogits, TokenOptions, TokenS
 from opendalle.samplers.course import SamplerOptions, SamplerState
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.invert import invert
+from opendalle.samplers.repaint import RepaintOptions, repaint
 from opendalle.samplers.sample import SAMPLERS, last_state, sample
 from opendalle.samplers.tiler import TiledNetwork, Tiling, measure_reach, run_tiled
 
@@ -12,6 +13,7 @@ __all__ = [
     "SAMPLERS",
     "GuidedDenoise",
     "GuidedLogits",
+    "RepaintOptions",
     "SamplerOptions",
     "SamplerState",
     "TiledNetwork",
@@ -22,6 +24,7 @@ __all__ = [
     "last_state",
     "measure_noise_power",
     "measure_reach",
+    "repaint",
     "run_tiled",
     "sample",
     "sample_tokens",

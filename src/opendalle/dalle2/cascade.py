@@ -1,0 +1,334 @@
+"""The networks of a DALL·E 2 and what each of them does, one step of the way after the other.
+
+    caption --CLIP text tower--> z_t and token states
+            --prior-->           z_i, the CLIP embedding that a picture of it could have (best of a few)
+            --decoder-->         a grid, denoised step by step under guidance
+            --codec-->           a small picture (the paper's codec is the identity)
+            --upsampler-->       a large one
+
+and back: a picture --CLIP picture tower--> z_i; --codec, inverted decoder--> x_T.
+
+Source: unCLIP, arXiv:2204.06125, sections 2 and 3.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from opendalle.base.axes import Embeddings, Grid, Mask, Pictures
+from opendalle.base.request import Request
+from opendalle.base.rng import normal_like_rows
+from opendalle.clip.model import CLIP, TextEncoding
+from opendalle.codec.protocol import Codec
+from opendalle.dalle2.decoder import Decoder
+from opendalle.dalle2.means import Guess, Sketch
+from opendalle.dalle2.priors.diffusion import DiffusionPrior
+from opendalle.dalle2.settings import Dalle2Config, StageSettings
+from opendalle.nn.whitening import Whitening
+from opendalle.samplers.course import SamplerOptions, SamplerState
+from opendalle.samplers.guided import GuidedDenoise
+from opendalle.samplers.invert import invert
+from opendalle.samplers.sample import last_state, sample
+from opendalle.tokenizers.bpe import BytePairTokenizer
+from opendalle.upsampling.network import Upsampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dalle2Parts:
+    """The networks of a DALL·E 2."""
+
+    tokenizer: BytePairTokenizer
+    clip: CLIP
+    prior: DiffusionPrior
+    decoder: Decoder
+    codec: Codec
+    guess: Guess | None = None  # for a prior that takes its embeddings
+    sketch: Sketch | None = None  # for a decoder that takes its grids
+    upsampler: Upsampler | None = None
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """Captions as all networks read them, one row a picture."""
+
+    text: TextEncoding
+    mask: Mask
+    is_empty: Bool[Tensor, " b"]  # the unconditional model: guidance has nothing to push towards
+
+    def rows(self, index: Tensor) -> "Prompted":
+        """Keep or repeat some rows."""
+        text = TextEncoding(**{name: one[index] for name, one in vars(self.text).items()})
+        return Prompted(text, self.mask[index], self.is_empty[index])
+
+
+@dataclass(frozen=True)
+class Latent:
+    """What the decoder makes a picture from: the bipartite latent, which together rebuilds it.
+
+    Source: unCLIP, section 3.
+    """
+
+    z: Embeddings  # z_i: what it means
+    noise: Grid | None = None  # x_T: all that the decoder needs besides; None: drawn from the picture's own chance
+    doubt: float = 0.0  # how far z may be off: 0 of a picture that was seen; see Sketch.forward
+
+
+class Cascade:
+    """The networks, each with its schedule and settings.
+
+    Args:
+        parts: the networks, in evaluation mode.
+        config: settings of every stage.
+    """
+
+    def __init__(self, parts: Dalle2Parts, config: Dalle2Config) -> None:
+        self.parts, self.config = parts, config
+        self.device = parts.prior.query.device
+        self._schedules = {
+            name: stage.make_schedule()
+            for name in ("prior", "decoder", "upsampler")
+            if (stage := getattr(config, name))
+        }
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides of the square pictures that it draws natively, smallest first."""
+        side, upsampler = self.parts.codec.picture_size, self.parts.upsampler
+        return (side,) if upsampler is None else (side, side * upsampler.config.factor)
+
+    @property
+    def grid_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of the grid that is denoised."""
+        codec = self.parts.codec
+        side = codec.picture_size // codec.factor
+        return codec.grid_channels, side, side
+
+    @property
+    def whitening(self) -> Whitening | None:
+        """Mean and principal axes of picture embeddings, where a network of the model keeps them."""
+        means = (
+            self.parts.guess and self.parts.guess.whitening,
+            self.parts.sketch and self.parts.sketch.mean.whitening,
+        )
+        return next((one for one in means if one is not None), None)
+
+    def read(self, prompts: Sequence[str]) -> Prompted:
+        """Read captions with CLIP's text tower; each distinct one is read once.
+
+        Args:
+            prompts: captions; the empty one is what guidance pushes away from.
+        """
+        distinct = list(dict.fromkeys(prompts))
+        packed = self.parts.tokenizer.pack(distinct, self.parts.clip.config.context)
+        mask = torch.from_numpy(packed.mask).to(self.device)
+        text = self.parts.clip.encode_text(torch.from_numpy(packed.ids).to(self.device), mask)
+        rows = torch.tensor([distinct.index(prompt) for prompt in prompts], device=self.device)
+        is_empty = torch.tensor([prompt == "" for prompt in distinct], device=self.device)
+        return Prompted(text, mask, is_empty).rows(rows)
+
+    def imagine(
+        self, prompted: Prompted, empty: Prompted, generators: Sequence[Generator], request: Request
+    ) -> Embeddings:
+        """Draw picture embeddings with the prior and keep, for each picture, the one nearest to its caption.
+
+        Args:
+            prompted: the captions.
+            empty: the empty caption, as many rows.
+            generators: one a picture.
+            request: steps, guidance and candidates.
+
+        Source: section 2.2: two samples, the better dot product with z_t is kept.
+        """
+        settings, prior = self.config.prior, self.parts.prior
+        candidates = request.candidates or self.config.candidates
+        rows = torch.arange(len(generators), device=self.device).repeat_interleave(candidates)
+        width = prior.config.embedding_width
+        noise = normal_like_rows(generators, (candidates, width), self.device).flatten(0, 1)
+        denoise = GuidedDenoise(
+            prior.step,
+            {"conditioning": prior.condition(*self._prior_inputs(prompted.rows(rows)))},
+            {"conditioning": prior.condition(*self._prior_inputs(empty.rows(rows)))},
+            schedule=self._schedules["prior"],
+            prediction=settings.prediction,
+            scale=settings.guidance if request.prior_guidance is None else request.prior_guidance,
+            clip=settings.clip_range,
+        )
+        repeated = [generator for generator in generators for _ in range(candidates)]
+        drawn = self._sample("prior", denoise, noise, repeated, request.prior_steps, settings.sampler, 0.0)
+        z = prior.denormalise(last_state(drawn).x_t)
+        if self.config.unit_embeddings:
+            z = torch.nn.functional.normalize(z, dim=-1)
+        z = rearrange(z, "(b k) e -> b k e", k=candidates)
+        nearness = torch.einsum("b k e, b e -> b k", z, self.pooled(prompted))
+        return z[torch.arange(len(z), device=self.device), nearness.argmax(dim=1)]
+
+    def denoiser(
+        self,
+        z: Embeddings,
+        prompted: Prompted,
+        empty: Prompted,
+        request: Request,
+        *,
+        doubt: float,
+        clips: bool = True,
+    ) -> GuidedDenoise:
+        """Put embedding, caption, guidance and decoder together into what a sampler can ask.
+
+        Args:
+            z: picture embeddings, from `imagine` or from CLIP.
+            prompted: the captions.
+            empty: the empty caption, as many rows.
+            request: steps and guidance.
+            doubt: how far z may be off, for the sketch.
+            clips: whether x0 is held in its range, where it has one: inversion cannot.
+        """
+        settings, decoder = self.config.decoder, self.parts.decoder
+        null = torch.zeros(len(z), dtype=torch.bool, device=self.device)
+        scale = settings.guidance if request.guidance is None else request.guidance
+        if bool(prompted.is_empty.any()):
+            scale = torch.where(prompted.is_empty, torch.ones_like(z[:, 0]), scale)
+        sketch = self.parts.sketch and self.parts.sketch(z, prompted.text.words, prompted.mask, doubt)
+        with_prompt, without = (
+            decoder.condition(z, self.pooled(said), said.text.states, said.mask, has_embedding=has, sketch=sketch)
+            for said, has in ((prompted, None), (empty, null))
+        )
+        return GuidedDenoise(
+            decoder,
+            *({"conditioning": one} for one in (with_prompt, without)),
+            schedule=self._schedules["decoder"],
+            prediction=settings.prediction,
+            scale=scale,
+            rescale=request.rescale,
+            threshold=request.threshold,
+            clip=settings.clip_range if clips else None,
+            learned_variance=decoder.config.learns_variance,
+            grid=self.grid("decoder", request.steps),
+        )
+
+    def denoise(
+        self,
+        latent: Latent,
+        prompted: Prompted,
+        empty: Prompted,
+        generators: Sequence[Generator],
+        request: Request,
+    ) -> Iterator[SamplerState]:
+        """Walk from noise to a grid, one state a step.
+
+        Args:
+            latent: embedding and noise, one row a picture.
+            prompted: the captions.
+            empty: the empty caption, as many rows.
+            generators: one a picture.
+            request: steps, guidance, sampler and its knobs.
+        """
+        denoise = self.denoiser(latent.z, prompted, empty, request, doubt=latent.doubt)
+        noise = latent.noise if latent.noise is not None else normal_like_rows(generators, self.grid_shape)
+        sampler, eta = request.sampler or self.config.decoder.sampler, request.eta or 0.0
+        return self._sample("decoder", denoise, noise.to(self.device), generators, request.steps, sampler, eta)
+
+    def embed(self, pictures: Pictures) -> Embeddings:
+        """Embed pictures as the decoder was trained to see embeddings.
+
+        Args:
+            pictures: at CLIP's size, in [-1, 1].
+        """
+        z = self.parts.clip.encode_pictures(pictures)
+        return torch.nn.functional.normalize(z, dim=-1) if self.config.unit_embeddings else z
+
+    def invert(
+        self, z: Embeddings, pictures: Pictures, prompted: Prompted, request: Request, refinements: int
+    ) -> Latent:
+        """Find the noise that the decoder rebuilds pictures from, by walking DDIM backwards.
+
+        Args:
+            z: their embeddings, from `embed`.
+            pictures: at the codec's size, in [-1, 1].
+            prompted: their captions, or empty ones.
+            request: steps; guidance is off, since a guided walk leads elsewhere than back.
+            refinements: network calls a step that solve the sampler's own equation; 0 is the published inversion.
+
+        Source: unCLIP, section 3; `samplers.invert`.
+        """
+        calm = replace(request, guidance=1.0, rescale=0.0, threshold=1.0)
+        denoise = self.denoiser(z, prompted, prompted, calm, doubt=0.0, clips=False)
+        grid, schedule = self.grid("decoder", request.steps), self._schedules["decoder"]
+        x0 = self.parts.codec.encode(pictures)
+        return Latent(z, last_state(invert(denoise, x0, grid, schedule=schedule, num_refinements=refinements)).x_t)
+
+    def expected(self, prompted: Prompted) -> Embeddings:
+        """Return the embedding that pictures of captions have on average, as unit vectors; z_t where nothing tells.
+
+        Args:
+            prompted: the captions.
+        """
+        pooled = self.pooled(prompted)
+        return pooled if self.parts.guess is None else torch.nn.functional.normalize(self.parts.guess(pooled), dim=-1)
+
+    def upsample(self, small: Pictures, generators: Sequence[Generator]) -> Float[Tensor, "b c h2 w2"]:
+        """Enlarge pictures in [-1, 1] with the upsampler.
+
+        Args:
+            small: pictures as the codec draws them.
+            generators: one a picture.
+        """
+        upsampler, settings = self.parts.upsampler, self.config.upsampler
+        assert upsampler is not None
+        assert settings is not None
+        enlarged = upsampler.condition(small)
+        denoise = GuidedDenoise(
+            upsampler,
+            {"enlarged": enlarged},
+            schedule=self._schedules["upsampler"],
+            prediction=settings.prediction,
+            clip=settings.clip_range,
+            consistent_eps=True,
+        )
+        noise = normal_like_rows(generators, enlarged.shape[1:], self.device)
+        drawn = self._sample("upsampler", denoise, noise, generators, None, settings.sampler, 0.0)
+        return last_state(drawn).x_t.clamp(-1, 1)
+
+    def grid(self, stage: str, steps: int | None) -> tuple[int, ...]:
+        """Return the steps that a stage visits.
+
+        Args:
+            stage: prior, decoder or upsampler.
+            steps: how many; None: as the settings say.
+        """
+        settings: StageSettings = getattr(self.config, stage)
+        return settings.grid(self._schedules[stage], steps)
+
+    def pooled(self, prompted: Prompted) -> Embeddings:
+        """Return the captions' embeddings as the networks were trained to see them."""
+        return prompted.text.pooled if self.config.unit_embeddings else prompted.text.raw
+
+    def _prior_inputs(self, prompted: Prompted) -> tuple[Embeddings, Tensor, Mask, Embeddings | None]:
+        pooled, guess = self.pooled(prompted), self.parts.guess
+        return pooled, prompted.text.states, prompted.mask, None if guess is None else guess(pooled)
+
+    def _sample(
+        self,
+        stage: str,
+        denoise: GuidedDenoise,
+        noise: Float[Tensor, "b *d"],
+        generators: Sequence[Generator],
+        steps: int | None,
+        sampler: str,
+        eta: float,
+    ) -> Iterator[SamplerState]:
+        settings: StageSettings = getattr(self.config, stage)
+        power = tuple(settings.noise_power) or None
+        options = SamplerOptions(eta=eta, variance=settings.variance, noise_power=power)
+        return sample(
+            denoise,
+            noise,
+            self.grid(stage, steps),
+            schedule=self._schedules[stage],
+            sampler=sampler,
+            options=options,
+            generators=generators,
+        )

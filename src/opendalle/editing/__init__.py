@@ -1,0 +1,42 @@
+"""Editing, for any generation: masks, frames, the way back into the picture, outpainting order.  No torch."""
+
+from opendalle.editing.canvas import Canvas, Window
+from opendalle.editing.drawing import Draw, Edited, edited, extended
+from opendalle.editing.frames import Frame, Framing, mask_frames
+from opendalle.editing.masks import (
+    Box,
+    Mask,
+    cells_of,
+    check_mask,
+    check_picture,
+    mask_from_alpha,
+    mask_from_box,
+    mask_from_text,
+    mask_from_white,
+    mask_to_text,
+)
+from opendalle.editing.outpainting import Extension, OutpaintingOrder
+
+__all__ = [
+    "Box",
+    "Canvas",
+    "Draw",
+    "Edited",
+    "Extension",
+    "Frame",
+    "Framing",
+    "Mask",
+    "OutpaintingOrder",
+    "Window",
+    "cells_of",
+    "check_mask",
+    "check_picture",
+    "edited",
+    "extended",
+    "mask_frames",
+    "mask_from_alpha",
+    "mask_from_box",
+    "mask_from_text",
+    "mask_from_white",
+    "mask_to_text",
+]
