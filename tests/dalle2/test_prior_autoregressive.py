@@ -190,7 +190,7 @@ def test_it_learns_a_sentence_by_heart() -> None:
     torch.manual_seed(0)
     network, z, captions = AutoregressivePrior(CONFIG), flat(400), said(6)
     assert captions.mask is not None
-    network.measure(z, captions.pooled)
+    network.measure(z, F.normalize(flat(400, seed=1), dim=-1))
 
     def read(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return captions.pooled, captions.states

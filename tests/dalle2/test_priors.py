@@ -247,7 +247,7 @@ def test_a_projection_learns_what_captions_mean() -> None:
         optimiser.step()
         seen.append(losses.watch["cosine"])
     assert seen[0] < 0.5
-    assert seen[-1] > 0.95
+    assert seen[-1] > 0.9
 
 
 def test_the_preset_for_karlo_has_the_papers_size() -> None:

@@ -20,6 +20,7 @@ VERBS = ("generate", "vary", "blend", "morph", "ladder")  # what can be asked of
 WANDERING = ("generate", "vary")  # those that draw by chance
 CHANGING = ("vary", "blend", "morph", "ladder")  # those that begin with pictures
 NOISES = ("led", "fixed")
+PRIORS = ("diffusion", "ar", "linear", "projection", "none", "none-shifted", "caption")
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_COUNT = 1_000
 MAX_STEPS = 1_000
@@ -93,6 +94,9 @@ class Request:
     )
     rescale: float = asked(0.0, "pull guided predictions back to their unguided spread, 0 to 1", rare=True)
     threshold: float = asked(1.0, "quantile of dynamic thresholding; 1 is off", rare=True)
+    prior: str | None = asked(
+        None, "what leads from caption to picture embedding, if the model has it", PRIORS, verbs=("generate", "blend")
+    )
     prior_steps: int | None = asked(None, "denoising steps of the prior", rare=True, verbs=("generate", "blend"))
     prior_guidance: float | None = asked(
         None, "guidance scale of the prior; 1 is off", rare=True, verbs=("generate", "blend")

@@ -11,22 +11,24 @@ and back: a picture --CLIP picture tower--> z_i; --codec, inverted decoder--> x_
 Source: unCLIP, arXiv:2204.06125, sections 2 and 3.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from opendalle.base.axes import Embeddings, Grid, Mask, Pictures
+from opendalle.base.errors import BadRequest
 from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows
 from opendalle.clip.model import CLIP, TextEncoding
 from opendalle.codec.protocol import Codec
 from opendalle.dalle2.decoder import Decoder
 from opendalle.dalle2.means import Guess, Sketch
-from opendalle.dalle2.priors.diffusion import DiffusionPrior
+from opendalle.dalle2.priors.diffusion import DiffusionDraws, DiffusionPrior
+from opendalle.dalle2.priors.protocol import Prior, Said, draw_nearest, refuse_unheeded
+from opendalle.dalle2.priors.untrained import CaptionOnly, TextAsPicture
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.nn.whitening import Whitening
 from opendalle.samplers.course import SamplerOptions, SamplerState
@@ -35,6 +37,8 @@ from opendalle.samplers.invert import invert
 from opendalle.samplers.sample import last_state, sample
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.upsampling.network import Upsampler
+
+OWN_PRIOR = "diffusion"  # the one that lies in the model's own folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ class Dalle2Parts:
     guess: Guess | None = None  # for a prior that takes its embeddings
     sketch: Sketch | None = None  # for a decoder that takes its grids
     upsampler: Upsampler | None = None
+    priors: Mapping[str, Prior] = field(default_factory=dict)  # what may stand in the prior's place, by name
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Latent:
     Source: unCLIP, section 3.
     """
 
-    z: Embeddings  # z_i: what it means
+    z: Embeddings | None  # z_i: what it means; None: the captions alone say so
     noise: Grid | None = None  # x_T: all that the decoder needs besides; None: drawn from the picture's own chance
     doubt: float = 0.0  # how far z may be off: 0 of a picture that was seen; see Sketch.forward
 
@@ -88,6 +93,12 @@ class Cascade:
     def __init__(self, parts: Dalle2Parts, config: Dalle2Config) -> None:
         self.parts, self.config = parts, config
         self.device = parts.prior.query.device
+        self.priors: dict[str, Prior] = {
+            OWN_PRIOR: DiffusionDraws(parts.prior, config.prior, parts.guess),
+            "none": TextAsPicture(),
+            "caption": CaptionOnly(),
+            **parts.priors,
+        }
         self._schedules = {
             name: stage.make_schedule()
             for name in ("prior", "decoder", "upsampler")
@@ -132,43 +143,51 @@ class Cascade:
 
     def imagine(
         self, prompted: Prompted, empty: Prompted, generators: Sequence[Generator], request: Request
-    ) -> Embeddings:
-        """Draw picture embeddings with the prior and keep, for each picture, the one nearest to its caption.
+    ) -> Embeddings | None:
+        """Draw picture embeddings with a prior and keep, for each picture, the one nearest to its caption.
 
         Args:
             prompted: the captions.
             empty: the empty caption, as many rows.
             generators: one a picture.
-            request: steps, guidance and candidates.
+            request: which prior, its steps, guidance and candidates.
+
+        Returns:
+            One embedding a row; None: the decoder is to draw from the captions alone.
 
         Source: section 2.2: two samples, the better dot product with z_t is kept.
         """
-        settings, prior = self.config.prior, self.parts.prior
-        candidates = request.candidates or self.config.candidates
-        rows = torch.arange(len(generators), device=self.device).repeat_interleave(candidates)
-        width = prior.config.embedding_width
-        noise = normal_like_rows(generators, (candidates, width), self.device).flatten(0, 1)
-        denoise = GuidedDenoise(
-            prior.step,
-            {"conditioning": prior.condition(*self._prior_inputs(prompted.rows(rows)))},
-            {"conditioning": prior.condition(*self._prior_inputs(empty.rows(rows)))},
-            schedule=self._schedules["prior"],
-            prediction=settings.prediction,
-            scale=settings.guidance if request.prior_guidance is None else request.prior_guidance,
-            clip=settings.clip_range,
+        return draw_nearest(
+            self.prior_of(request),
+            self._said(prompted),
+            self._said(empty),
+            generators,
+            candidates=request.candidates or self.config.candidates,
+            steps=request.prior_steps,
+            guidance=request.prior_guidance,
+            is_unit=self.config.unit_embeddings,
         )
-        repeated = [generator for generator in generators for _ in range(candidates)]
-        drawn = self._sample("prior", denoise, noise, repeated, request.prior_steps, settings.sampler, 0.0)
-        z = prior.denormalise(last_state(drawn).x_t)
-        if self.config.unit_embeddings:
-            z = torch.nn.functional.normalize(z, dim=-1)
-        z = rearrange(z, "(b k) e -> b k e", k=candidates)
-        nearness = torch.einsum("b k e, b e -> b k", z, self.pooled(prompted))
-        return z[torch.arange(len(z), device=self.device), nearness.argmax(dim=1)]
+
+    def prior_of(self, request: Request) -> Prior:
+        """Return the prior that is asked for, the model's own unless a name is given.
+
+        Args:
+            request: prior, and the wishes that it must heed.
+
+        Raises:
+            BadRequest: when the model has none of that name, or it would ignore a wish.
+        """
+        name = request.prior or OWN_PRIOR
+        if name not in self.priors:
+            todo = "" if self.parts.priors else "The others come in a folder of priors, which this model does not name."
+            raise BadRequest(f"the prior {name!r}", "one of this model's: " + ", ".join(sorted(self.priors)), todo)
+        wishes = {"steps": request.prior_steps, "guidance": request.prior_guidance, "candidates": request.candidates}
+        refuse_unheeded(name, self.priors[name], **wishes)
+        return self.priors[name]
 
     def denoiser(
         self,
-        z: Embeddings,
+        z: Embeddings | None,
         prompted: Prompted,
         empty: Prompted,
         request: Request,
@@ -179,7 +198,7 @@ class Cascade:
         """Put embedding, caption, guidance and decoder together into what a sampler can ask.
 
         Args:
-            z: picture embeddings, from `imagine` or from CLIP.
+            z: picture embeddings, from `imagine` or from CLIP; None: the decoder's null embedding.
             prompted: the captions.
             empty: the empty caption, as many rows.
             request: steps and guidance.
@@ -187,14 +206,17 @@ class Cascade:
             clips: whether x0 is held in its range, where it has one: inversion cannot.
         """
         settings, decoder = self.config.decoder, self.parts.decoder
-        null = torch.zeros(len(z), dtype=torch.bool, device=self.device)
+        null = torch.zeros(len(prompted.mask), dtype=torch.bool, device=self.device)
+        known = None if z is not None else null
+        if z is None:
+            z = torch.zeros_like(self.pooled(prompted))
         scale = settings.guidance if request.guidance is None else request.guidance
         if bool(prompted.is_empty.any()):
             scale = torch.where(prompted.is_empty, torch.ones_like(z[:, 0]), scale)
         sketch = self.parts.sketch and self.parts.sketch(z, prompted.text.words, prompted.mask, doubt)
         with_prompt, without = (
             decoder.condition(z, self.pooled(said), said.text.states, said.mask, has_embedding=has, sketch=sketch)
-            for said, has in ((prompted, None), (empty, null))
+            for said, has in ((prompted, known), (empty, null))
         )
         return GuidedDenoise(
             decoder,
@@ -306,9 +328,8 @@ class Cascade:
         """Return the captions' embeddings as the networks were trained to see them."""
         return prompted.text.pooled if self.config.unit_embeddings else prompted.text.raw
 
-    def _prior_inputs(self, prompted: Prompted) -> tuple[Embeddings, Tensor, Mask, Embeddings | None]:
-        pooled, guess = self.pooled(prompted), self.parts.guess
-        return pooled, prompted.text.states, prompted.mask, None if guess is None else guess(pooled)
+    def _said(self, prompted: Prompted) -> Said:
+        return Said(self.pooled(prompted), prompted.text.states, prompted.mask, prompted.is_empty)
 
     def _sample(
         self,

@@ -155,8 +155,10 @@ class Changes:
         latent = self._found(given, "", asked)
 
         def begin(rows: Sequence[Row], generators: Sequence[Generator]) -> Start:
-            z = torch.cat([reduced(latent().z, whitening, request.components[row.index]) for row in rows])
-            return Start(Latent(z, _rows(latent(), len(rows))[1]), self._said("", len(rows)), asked)
+            whole, x_T = _rows(latent(), len(rows))
+            rungs = [request.components[row.index] for row in rows]
+            z = torch.cat([reduced(whole[:1], whitening, number) for number in rungs])
+            return Start(Latent(z, x_T), self._said("", len(rows)), asked)
 
         return begin
 
@@ -211,6 +213,7 @@ class Changes:
 
 def _rows(latent: Latent, count: int) -> tuple[Embeddings, Grid]:
     """Repeat the latent of one picture."""
+    assert latent.z is not None, "an inverted picture has its embedding"
     assert latent.noise is not None, "an inverted picture has its noise"
     return latent.z.expand(count, -1), latent.noise.expand(count, *latent.noise.shape[1:])
 

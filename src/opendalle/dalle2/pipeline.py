@@ -114,6 +114,8 @@ class Dalle2:
                 raise BadRequest(f"{embedding.name}, an embedding of another CLIP", "one that this model's CLIP made")
             told["inputs"], embedding = [embedding.record()], embedding.z
         width = self.parts.decoder.config.embedding_width
+        if embedding is not None and request.prior is not None:
+            raise BadRequest(f"an embedding and the prior {request.prior!r}", "one of them: both say what to draw")
         if embedding is not None and embedding.shape != (1, width):
             raise BadRequest(f"an embedding of shape {tuple(embedding.shape)}", f"one row of {width} numbers")
         hooks = hooks or Hooks()
@@ -242,6 +244,7 @@ class Dalle2:
             asked = getattr(request, name)
             if asked is not None and asked > stage.num_train_steps:
                 raise BadRequest(f"{name} is {asked}", f"at most {stage.num_train_steps}, as many as were trained")
+        self.cascade.prior_of(request)
 
     def _drawing(self, hooks: Hooks, embedding: Embeddings | None) -> Begin:
         """Begin from captions: the prior imagines, or an embedding is given."""

@@ -198,6 +198,10 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
     if upsampler is not None and config.upsampler is None:
         raise BadModel(f"{model.path} with an upsampler but no settings for it", "both, or neither")
 
+    priors = sibling(model, siblings, "priors") if "priors" in siblings else None
+    if priors is not None and clip_of_priors(priors).sha256 != clip.sha256:
+        raise BadModel(f"{model.path} with {priors.path}, priors of another CLIP", "priors of its own CLIP")
+
     def own(name: str) -> Any:
         return load_network(f"dalle2-{name}", model.part(name), device=device)
 
@@ -211,6 +215,7 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
         guess=own("guess") if prior.config.has_guess else None,
         sketch=own("sketch") if decoder.config.has_sketch else None,
         upsampler=load_folder(upsampler, device=device) if upsampler is not None else None,
+        priors=load_folder(priors, device=device) if priors is not None else {},
     )
     return Dalle2(parts, config, {"model": model.path.name, "sha256": model.sha256}, clip.sha256)
 

@@ -53,7 +53,7 @@ class GuidedLogits:
         both: asked about the tokens twice over; its cache holds twice the rows, too.
         scale: 1 is off; one number, or one a row.
 
-    Source: arXiv:2207.12598, eq. 6, on log-probabilities, as Make-A-Scene does (arXiv:2203.13131, section 3.5).
+    Source: arXiv:2207.12598, eq. 6, on log-probabilities, as Make-A-Scene does, arXiv:2203.13131.
     """
 
     def __init__(self, both: NextLogits, scale: float | Float[Tensor, " b"]) -> None:

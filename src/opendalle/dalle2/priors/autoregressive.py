@@ -93,10 +93,10 @@ class AutoregressivePrior(nn.Module):
 
         Args:
             z: the training pictures' embeddings.
-            z_t: of captions, those of the first rows of z.
+            z_t: their captions' embeddings.
         """
         self.codes.fit(z)
-        near = (z[: len(z_t)] * z_t).sum(dim=1).sort().values
+        near = (z * z_t).sum(dim=1).sort().values
         starts = torch.arange(1, self.config.num_nearness) * len(near) // self.config.num_nearness
         self.nearness_edges.copy_(near[starts])
 

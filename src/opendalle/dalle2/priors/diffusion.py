@@ -267,7 +267,7 @@ class DiffusionDraws:
             schedule=self.schedule,
             prediction=settings.prediction,
             scale=settings.guidance if guidance is None else guidance,
-            clip=None if settings.clip is None else (-settings.clip, settings.clip),
+            clip=settings.clip_range,
         )
         options = SamplerOptions(variance=settings.variance, noise_power=tuple(settings.noise_power) or None)
         drawn = sample(

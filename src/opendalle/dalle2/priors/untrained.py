@@ -5,7 +5,7 @@ stranger in z_t.  Shifting z_t by the distance between the two regions' centres 
 else that sets the two apart stays.
 
 Source: unCLIP, arXiv:2204.06125, section 5.1 (text embedding in, caption only); the gap is that of "Mind the gap",
-arXiv:2203.02053, section 4.2.
+arXiv:2203.02053.
 """
 
 from collections.abc import Sequence
