@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opendalle.base.errors import BadModel
-from opendalle.checkpoint.storage import dequantise_rows, from_storage, quantise_rows, to_storage
+from opendalle.checkpoint.storage import dequantise_rows, from_storage, pack_six, quantise_rows, to_storage, unpack_six
 
 
 def some_state() -> dict[str, torch.Tensor]:
@@ -18,7 +18,7 @@ def some_state() -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8-row"])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8-row", "int6-row"])
 def test_only_matrices_of_float_weights_are_rounded(storage: str) -> None:
     state = some_state()
     back = from_storage(to_storage(state, storage))
@@ -34,6 +34,24 @@ def test_error_of_each_storage_is_within_what_its_docstring_promises() -> None:
     byte = from_storage(to_storage({"w": weight}, "int8-row"))["w"]
     scale = weight.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1) / 127
     assert bool(((byte - weight).abs() <= scale * 0.5001).all())
+    six = from_storage(to_storage({"w": weight}, "int6-row"))["w"]
+    assert bool(((six - weight).abs() <= scale * (127 / 31) * 0.5001).all())
+
+
+@given(st.lists(st.integers(-32, 31), min_size=0, max_size=13))
+def test_six_bits_come_back(numbers: list[int]) -> None:
+    whole = torch.tensor(numbers, dtype=torch.int8)
+    packed = pack_six(whole)
+    assert len(packed) == -(-len(numbers) // 4) * 3
+    assert torch.equal(unpack_six(packed, [len(numbers)]), whole)
+
+
+def test_six_bits_take_three_quarters_of_eight_and_refuse_what_is_torn() -> None:
+    weight = torch.randn(64, 64)
+    stored = to_storage({"w": weight}, "int6-row")
+    assert stored["w"].numel() == 64 * 64 * 3 // 4
+    with pytest.raises(BadModel, match="six bits"):
+        from_storage(stored | {"w": stored["w"][:-3]})
 
 
 @settings(max_examples=30, deadline=None)

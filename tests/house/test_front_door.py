@@ -43,12 +43,13 @@ OWN = {  # flags and words that are no field, by verb
     "blend": {"SOURCES"},
     "morph": {"IMAGE", "from", "to"},
     "ladder": {"IMAGE"},
+    "edit": {"IMAGE", "PROMPT", "mask"},
 }
 
 
 def test_the_flags_are_the_request():
     """Every field has exactly one door in each verb that reads it; a flag that is no field is known here by name."""
-    from opendalle.base.request import VERBS, fields_of
+    from opendalle.base.request import SQUARE, VERBS, fields_of
     from opendalle.cli.app import build_app
     from opendalle.cli.asked import ELSEWHERE
 
@@ -56,17 +57,17 @@ def test_the_flags_are_the_request():
     for verb, own in OWN.items():
         arguments = build_app()[verb].assemble_argument_collection(parse_docstring=True)
         flags = {one.name.lstrip("-").replace("-", "_") for one in arguments} - {"*"}
-        own = own | {"model", "size", "out"}
+        own = own | {"model", "out"} | ({"size"} if verb in SQUARE else set())
         assert flags - own == {one.name for one in fields_of(verb)} - set(ELSEWHERE)
         assert own <= flags
 
 
 def test_the_flags_say_the_words_and_defaults_of_the_request():
     from opendalle.base.request import Request
-    from opendalle.cli.asked import Asked, AskedBlend, AskedLadder, AskedMorph, AskedVary
+    from opendalle.cli.asked import Asked, AskedBlend, AskedEdit, AskedLadder, AskedMorph, AskedVary
 
     of_request = {one.name: one for one in fields(Request)}
-    for asked in (Asked, AskedVary, AskedBlend, AskedMorph, AskedLadder):
+    for asked in (Asked, AskedVary, AskedBlend, AskedMorph, AskedLadder, AskedEdit):
         for flag in fields(asked):  # pyright: ignore[reportArgumentType]
             default = of_request[flag.name].default
             assert flag.default == (",".join(map(str, default)) if isinstance(default, tuple) else default)

@@ -10,7 +10,8 @@ from opendalle.base.errors import BadConfig
 from opendalle.data.emoji.dataset import EmojiSetConfig
 from opendalle.data.emoji.truth import SCENE_KINDS
 from opendalle.recipes.command import runs_beside
-from opendalle.recipes.data import aspects_of, concept_of, said_of, shrink, with_scenes
+from opendalle.recipes.data import aspects_of, concept_of, said_of, with_scenes
+from opendalle.recipes.scales import shrink
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])

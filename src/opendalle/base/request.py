@@ -16,9 +16,11 @@ from opendalle.base.errors import BadRequest
 
 BACKGROUNDS = ("auto", "white", "transparent")
 SAMPLERS = ("ddim", "ddpm", "dpm++2m", "unipc", "euler", "heun")
-VERBS = ("generate", "vary", "blend", "morph", "ladder")  # what can be asked of a pipeline
-WANDERING = ("generate", "vary")  # those that draw by chance
+VERBS = ("generate", "vary", "blend", "morph", "ladder", "edit")  # what can be asked of a pipeline
+SQUARE = ("generate", "vary", "blend", "morph", "ladder")  # those whose pictures have a size that is asked for
+WANDERING = ("generate", "vary", "edit")  # those that draw by chance
 CHANGING = ("vary", "blend", "morph", "ladder")  # those that begin with pictures
+IMAGINING = ("generate", "blend", "edit")  # those that ask the prior
 NOISES = ("led", "fixed")
 PRIORS = ("diffusion", "ar", "linear", "projection", "none", "none-shifted", "caption")
 MAX_PROMPT_CHARACTERS = 10_000
@@ -26,6 +28,7 @@ MAX_COUNT = 1_000
 MAX_STEPS = 1_000
 MAX_FRAMES = 1_000
 MAX_REFINEMENTS = 50
+MAX_RESAMPLINGS = 50
 MAX_SIDE = 4_096
 MAX_SEED = 2**63 - 1
 
@@ -68,9 +71,13 @@ class Request:
     )
     count: int = asked(1, "how many pictures", verbs=WANDERING)
     seed: int = asked(0, "seed of the first picture; picture k, from 0, uses seed + k")
-    width: int = asked(256, "picture width in pixels")
-    height: int = asked(256, "picture height in pixels")
+    width: int = asked(256, "picture width in pixels", verbs=SQUARE)
+    height: int = asked(256, "picture height in pixels", verbs=SQUARE)
     background: str = asked("auto", "what lies behind the picture", choices=BACKGROUNDS)
+    box: str = asked("", "where to edit, as x,y,width,height in pixels", verbs=("edit",))
+    extend: str = asked("", "how far the picture grows, as left=128,top=64", verbs=("edit",))
+    mask_white: bool = asked(False, "edit where the mask is white, not where it is transparent", verbs=("edit",))
+    keep: str = asked("", "what stays untouched, as x,y,width,height in pixels", verbs=("vary",))
     frames: int = asked(1, "pictures of the way, evenly spaced; 1 is the end of it", verbs=("blend", "morph"))
     weights: tuple[float, ...] = asked((), "how much of each picture; none: of all alike", verbs=("blend",))
     noise: str = asked(
@@ -92,20 +99,24 @@ class Request:
     refinements: int | None = asked(
         None, "network calls that refine each step of the inversion", rare=True, verbs=CHANGING
     )
+    resamplings: int | None = asked(
+        None, "how often each stretch is drawn again until old and new agree", rare=True, verbs=("edit", "vary")
+    )
+    context: float = asked(
+        0.5, "known ground round what is edited, as a share of its longer side, 0 to 8", rare=True, verbs=("edit",)
+    )
     rescale: float = asked(0.0, "pull guided predictions back to their unguided spread, 0 to 1", rare=True)
     threshold: float = asked(1.0, "quantile of dynamic thresholding; 1 is off", rare=True)
     prior: str | None = asked(
-        None, "what leads from caption to picture embedding, if the model has it", PRIORS, verbs=("generate", "blend")
+        None, "what leads from caption to picture embedding, if the model has it", PRIORS, verbs=IMAGINING
     )
-    prior_steps: int | None = asked(None, "denoising steps of the prior", rare=True, verbs=("generate", "blend"))
-    prior_guidance: float | None = asked(
-        None, "guidance scale of the prior; 1 is off", rare=True, verbs=("generate", "blend")
-    )
+    prior_steps: int | None = asked(None, "denoising steps of the prior", rare=True, verbs=IMAGINING)
+    prior_guidance: float | None = asked(None, "guidance scale of the prior; 1 is off", rare=True, verbs=IMAGINING)
     candidates: int | None = asked(
-        None, "embeddings drawn by the prior, of which the best is kept", rare=True, verbs=("generate", "blend")
+        None, "embeddings drawn by the prior, of which the best is kept", rare=True, verbs=IMAGINING
     )
-    batch: int = asked(4, "pictures drawn at once; changes speed and memory only", rare=True)
-    exact: bool = asked(False, "draw so that a picture's bytes never depend on its batch", rare=True)
+    batch: int = asked(4, "pictures drawn at once; changes speed and memory only", rare=True, verbs=SQUARE)
+    exact: bool = asked(False, "draw so that a picture's bytes never depend on its batch", rare=True, verbs=SQUARE)
     previews: int = asked(0, "previews of each picture while it is drawn", rare=True)
 
     @classmethod
@@ -148,6 +159,8 @@ class Request:
         _check_range("frames", self.frames, 1, MAX_FRAMES)
         _check_range("strength", self.strength, 0.0, 1.0)
         _check_range("renew", self.renew, 0.0, 1.0)
+        _check_range("context", self.context, 0.0, 8.0)
+        _check_range("resamplings", self.resamplings, 1, MAX_RESAMPLINGS)
         _check_range("refinements", self.refinements, 0, MAX_REFINEMENTS)
         for weight in self.weights:
             _check_range("a weight", weight, 0.0, 1e6)

@@ -38,7 +38,7 @@ class Part:
 
     config: Mapping[str, Any]  # plain data from which the network is built
     state: Mapping[str, Tensor] = field(default_factory=dict)  # the network's state dict; may be empty
-    storage: str = "float32"  # how the weights lie on disk: float32, bfloat16 or int8-row
+    storage: str = "float32"  # how the weights lie on disk: float32, bfloat16, int8-row or int6-row
     extra: Mapping[str, Any] = field(default_factory=dict)  # file name ending in .json -> plain data
 
 

@@ -14,7 +14,7 @@ from opendalle.base.request import VERBS, WANDERING, Request
 from opendalle.checkpoint.places import is_plain
 from opendalle.cli.console import progress, tell
 from opendalle.cli.drawing import drawn_row, load_pipeline, places_of
-from opendalle.cli.pictures_in import embedding_of
+from opendalle.cli.pictures_in import embedding_of, mask_of
 from opendalle.pictures import read_bytes, read_picture, read_recipe, write_png
 
 
@@ -50,6 +50,8 @@ def make_again(picture: Path, model: str | None, out: Path, inputs: Sequence[Pat
     given: dict[str, Any] = {}
     if verb == "generate" and found:  # all that a drawing from words can have been given
         given, found = {"embedding": embedding_of(Path(found[0]))}, []
+    if "mask" in recipe:
+        given["mask"] = mask_of(recipe["mask"], picture)
     samples = getattr(pipeline, verb)(*found, **request.asked_of(verb), **given)
     if verb == "ladder":
         sheet, now = drawn_row(samples, name, len(request.components))

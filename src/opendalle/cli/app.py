@@ -56,6 +56,11 @@ VERBS = (
         example="opendalle ladder cat.png --components 5,20,80,200",
     ),
     Verb(
+        name="edit",
+        help="Draw a part of a picture anew, or let it grow; all else stays as it is, to the byte.",
+        example='opendalle edit cat.png "a cat with a hat" --box 80,0,96,80',
+    ),
+    Verb(
         name="embed",
         help="Write the CLIP embedding of a picture or a text, for generate --embedding.",
         example="opendalle embed cat.png --out cat.safetensors",

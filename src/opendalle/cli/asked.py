@@ -37,7 +37,7 @@ def _flags_of(verb: str) -> type:
             word = Literal[choices]
             hint = word if default is not None else Optional[word]  # noqa: UP045 - made while running
         if get_origin(hint) is tuple:  # typed with commas between: a flag that takes many words would eat the next ones
-            hint, default = str, ",".join(map(str, default))
+            hint, default = str, ",".join(str(one) for one in default or ())
         looks = Parameter(
             converter=whole_number if hint in (int, int | None) else None,
             help=one.metadata["help"],
@@ -67,9 +67,11 @@ def whole_number(_: type, tokens: Sequence[Token]) -> int:
 
 
 if TYPE_CHECKING:
-    Asked = AskedVary = AskedBlend = AskedMorph = AskedLadder = Flags  # a type checker cannot know the fields
+    Asked = AskedVary = AskedBlend = AskedMorph = AskedLadder = AskedEdit = (
+        Flags  # a type checker cannot know the fields
+    )
 else:
-    Asked, AskedVary, AskedBlend, AskedMorph, AskedLadder = (_flags_of(verb) for verb in VERBS)
+    Asked, AskedVary, AskedBlend, AskedMorph, AskedLadder, AskedEdit = (_flags_of(verb) for verb in VERBS)
 
 
 def request_of(verb: str, size: str, asked: Flags, *, may_be_silent: bool = False, **texts: str) -> Request:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opendalle.base.errors import BadPicture
 from opendalle.pictures import Given, take, take_or_text
@@ -55,3 +55,20 @@ def embedding_of(path: Path) -> "Embedded":
     from opendalle.clip.embedded import read_embedding
 
     return read_embedding(path)
+
+
+def mask_of(text: Any, picture: Path) -> Any:
+    """Read the mask that a recipe holds.
+
+    Args:
+        text: as the recipe has it.
+        picture: its path, for messages.
+
+    Raises:
+        BadPicture: when it is no mask.
+    """
+    from opendalle.editing import mask_from_text
+
+    if not isinstance(text, str):
+        raise BadPicture(f"the recipe of {picture} with a mask that is no text", "a whole recipe")
+    return mask_from_text(text)

@@ -25,20 +25,23 @@ from opendalle.base.rng import normal_like_rows
 from opendalle.clip.model import CLIP, TextEncoding
 from opendalle.codec.protocol import Codec
 from opendalle.dalle2.decoder import Decoder
+from opendalle.dalle2.known import known_channels
 from opendalle.dalle2.means import Guess, Sketch
 from opendalle.dalle2.priors.diffusion import DiffusionDraws, DiffusionPrior
-from opendalle.dalle2.priors.protocol import Prior, Said, draw_nearest, refuse_unheeded
+from opendalle.dalle2.priors.protocol import Prior, Said, chosen_prior, draw_nearest
 from opendalle.dalle2.priors.untrained import CaptionOnly, TextAsPicture
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.nn.whitening import Whitening
 from opendalle.samplers.course import SamplerOptions, SamplerState
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.invert import invert
+from opendalle.samplers.repaint import RepaintOptions, repaint
 from opendalle.samplers.sample import last_state, sample
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.upsampling.network import Upsampler
 
 OWN_PRIOR = "diffusion"  # the one that lies in the model's own folder
+RESAMPLINGS = 5  # of each stretch, where the decoder was not trained to fill holes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,13 +180,8 @@ class Cascade:
         Raises:
             BadRequest: when the model has none of that name, or it would ignore a wish.
         """
-        name = request.prior or OWN_PRIOR
-        if name not in self.priors:
-            todo = "" if self.parts.priors else "The others come in a folder of priors, which this model does not name."
-            raise BadRequest(f"the prior {name!r}", "one of this model's: " + ", ".join(sorted(self.priors)), todo)
         wishes = {"steps": request.prior_steps, "guidance": request.prior_guidance, "candidates": request.candidates}
-        refuse_unheeded(name, self.priors[name], **wishes)
-        return self.priors[name]
+        return chosen_prior(self.priors, request.prior or OWN_PRIOR, **wishes)
 
     def denoiser(
         self,
@@ -194,6 +192,7 @@ class Cascade:
         *,
         doubt: float,
         clips: bool = True,
+        known: Float[Tensor, "b c1 h w"] | None = None,
     ) -> GuidedDenoise:
         """Put embedding, caption, guidance and decoder together into what a sampler can ask.
 
@@ -204,10 +203,11 @@ class Cascade:
             request: steps and guidance.
             doubt: how far z may be off, for the sketch.
             clips: whether x0 is held in its range, where it has one: inversion cannot.
+            known: from `known_channels`, for a decoder that can be told what is known.
         """
         settings, decoder = self.config.decoder, self.parts.decoder
         null = torch.zeros(len(prompted.mask), dtype=torch.bool, device=self.device)
-        known = None if z is not None else null
+        own = None if z is not None else null
         if z is None:
             z = torch.zeros_like(self.pooled(prompted))
         scale = settings.guidance if request.guidance is None else request.guidance
@@ -215,8 +215,10 @@ class Cascade:
             scale = torch.where(prompted.is_empty, torch.ones_like(z[:, 0]), scale)
         sketch = self.parts.sketch and self.parts.sketch(z, prompted.text.words, prompted.mask, doubt)
         with_prompt, without = (
-            decoder.condition(z, self.pooled(said), said.text.states, said.mask, has_embedding=has, sketch=sketch)
-            for said, has in ((prompted, known), (empty, null))
+            decoder.condition(
+                z, self.pooled(said), said.text.states, said.mask, has_embedding=has, sketch=sketch, known=known
+            )
+            for said, has in ((prompted, own), (empty, null))
         )
         return GuidedDenoise(
             decoder,
@@ -252,6 +254,47 @@ class Cascade:
         noise = latent.noise if latent.noise is not None else normal_like_rows(generators, self.grid_shape)
         sampler, eta = request.sampler or self.config.decoder.sampler, request.eta or 0.0
         return self._sample("decoder", denoise, noise.to(self.device), generators, request.steps, sampler, eta)
+
+    def fill(
+        self,
+        latent: Latent,
+        prompted: Prompted,
+        empty: Prompted,
+        generators: Sequence[Generator],
+        request: Request,
+        x0: Grid,
+        cells: Bool[Tensor, "b 1 h w"],
+    ) -> Iterator[SamplerState]:
+        """Draw the unknown cells of grids, one state a network call.
+
+        A decoder that was trained to hear what is known is told; any other has the known cells held in place while it
+        denoises, again and again until both halves agree.
+
+        Args:
+            latent: embedding and noise, one row a picture.
+            prompted: the captions, of the whole pictures.
+            empty: the empty caption, as many rows.
+            generators: one a picture.
+            request: steps, guidance, eta, resamplings.
+            x0: grids of which a part is known.
+            cells: True where it is.
+        """
+        is_told = self.parts.decoder.config.has_known
+        known = known_channels(x0, cells) if is_told else None
+        denoise = self.denoiser(latent.z, prompted, empty, request, doubt=latent.doubt, known=known)
+        noise = latent.noise if latent.noise is not None else normal_like_rows(generators, self.grid_shape)
+        eta = (0.0 if is_told else 1.0) if request.eta is None else request.eta
+        rounds = (1 if is_told else RESAMPLINGS) if request.resamplings is None else request.resamplings
+        return repaint(
+            denoise,
+            noise.to(self.device),
+            x0,
+            cells,
+            self.grid("decoder", request.steps),
+            schedule=self._schedules["decoder"],
+            options=RepaintOptions(resamplings=rounds, eta=eta),
+            generators=generators,
+        )
 
     def embed(self, pictures: Pictures) -> Embeddings:
         """Embed pictures as the decoder was trained to see embeddings.

@@ -4,7 +4,7 @@ Source: unCLIP, arXiv:2204.06125, section 3 (variations, interpolations, text di
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -18,33 +18,13 @@ from opendalle.base.errors import BadRequest
 from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows, picture_generator
 from opendalle.dalle2.cascade import Cascade, Latent, Prompted
+from opendalle.dalle2.jobs import Begin, Row, Start
 from opendalle.dalle2.latents import check_weights, reduced, slerp, spherical_mean, stops, text_difference
 from opendalle.pictures import Given
 from opendalle.samplers.sample import last_state
 
 REFINEMENTS = 3  # network calls a step of the walk back
 VARY_ETA = 0.8  # how far a variation wanders, unless `eta` says otherwise
-
-
-@dataclass(frozen=True)
-class Row:
-    """One picture of a batch."""
-
-    request: Request
-    index: int  # which of the request's pictures
-    seed: int  # of its chance
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a batch is decoded from."""
-
-    latent: Latent  # one row a picture
-    prompted: Prompted  # their captions
-    request: Request  # what is asked of the decoder, the verb's own defaults filled in
-
-
-Begin = Callable[[Sequence[Row], Sequence[Generator]], Start]
 
 
 class Changes:

@@ -17,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from opendalle.base.errors import require
+from opendalle.base.errors import BadRequest, require
 from opendalle.dalle2.means import check_given
 from opendalle.nn.attention import AttentionContext
 from opendalle.nn.embeddings import LearnedPositions
@@ -49,6 +49,7 @@ class DecoderConfig:
     # learned, twice as many
     transformer: GridTransformerConfig | None = None  # instead of it, for a small grid
     has_sketch: bool = False  # whether the mean grid of z_i stands beside the noised one, in further channels
+    has_known: bool = False  # whether, after that, what is known of the grid does, and which cells those are
     num_picture_tokens: int = 4  # context tokens made from z_i
     embedding_scale: float = 1.0  # multiplies z_i and z_t on the way in; sqrt(e) brings unit vectors to unit variance
     caption_encoder: CaptionEncoderConfig | None = None  # a text transformer of its own; None: states come from CLIP
@@ -59,10 +60,12 @@ class DecoderConfig:
         require(self.embedding_scale > 0, f"embedding_scale {self.embedding_scale}", "a positive number")
         require((self.unet is None) != (self.transformer is None), f"bodies of {self}", "a unet or a transformer")
         require(self.body.context_width is not None, "a body without context", "a context_width")
+        channels, of_cells = self.grid_channels, int(self.has_known)
         require(
-            not self.has_sketch or self.body.in_channels % 2 == 0, "an odd number of channels in", "grid and sketch"
+            channels > 0 and self.body.in_channels == channels * (1 + self.has_sketch + self.has_known) + of_cells,
+            f"{self.body.in_channels} channels in, has_sketch {self.has_sketch}, has_known {self.has_known}",
+            "as many channels of each, and one that tells which cells are known",
         )
-        channels = self.grid_channels
         require(
             self.body.out_channels in (channels, 2 * channels),
             f"{self.body.out_channels} channels out for a grid of {channels}",
@@ -82,7 +85,7 @@ class DecoderConfig:
     @property
     def grid_channels(self) -> int:
         """Channels of the grid that is denoised."""
-        return self.body.in_channels // (2 if self.has_sketch else 1)
+        return (self.body.in_channels - self.has_known) // (1 + self.has_sketch + self.has_known)
 
     @property
     def learns_variance(self) -> bool:
@@ -102,11 +105,12 @@ class Conditioning:
     embedding: Float[Tensor, "b d"]  # added to the time vector
     context: AttentionContext  # keys and values of every attention
     sketch: Float[Tensor, "b c h w"] | None = None  # the mean grid of z_i
+    known: Float[Tensor, "b c1 h w"] | None = None  # what is known of the grid, zeros elsewhere; then which cells are
 
     def rows(self, index: slice | Tensor) -> "Conditioning":
         """Keep some entries of the batch."""
-        sketch = None if self.sketch is None else self.sketch[index]
-        return Conditioning(self.embedding[index], self.context.rows(index), sketch)
+        sketch, known = (None if one is None else one[index] for one in (self.sketch, self.known))
+        return Conditioning(self.embedding[index], self.context.rows(index), sketch, known)
 
 
 class CaptionEncoder(nn.Module):
@@ -153,6 +157,7 @@ class Decoder(nn.Module):
         *,
         has_embedding: Bool[Tensor, " b"] | None = None,
         sketch: Float[Tensor, "b c h w"] | None = None,
+        known: Float[Tensor, "b c1 h w"] | None = None,
     ) -> Conditioning:
         """Read a prompt once, for all steps.
 
@@ -166,10 +171,14 @@ class Decoder(nn.Module):
             text_mask: True where a token is real; None: all are.
             has_embedding: False where z is to be dropped for the learned null embedding; None: nowhere.
             sketch: the mean grid of z, for a decoder that has one; it is dropped, for zeros, where z is.
+            known: from `known_channels`, for a decoder that can be told what is known; None: nothing is.
 
         Raises:
-            BadRequest: when there is a sketch and the decoder takes none, or the other way round.
+            BadRequest: when there is a sketch and the decoder takes none, or the other way round; when something is
+                known and the decoder was not trained to hear of it.
         """
+        if known is not None and not self.config.has_known:
+            raise BadRequest("known cells", "none: this decoder was trained without", "Use samplers.repaint.")
         check_given("sketch", sketch, wanted=self.config.has_sketch)
         scale = self.config.embedding_scale
         z = z * scale
@@ -182,7 +191,7 @@ class Decoder(nn.Module):
         states = torch.cat([picture, self.text_norm(self.text_in(text_states)).to(picture.dtype)], dim=1)
         if text_mask is not None:
             text_mask = F.pad(text_mask, (self.config.num_picture_tokens, 0), value=True)
-        return Conditioning(embedding, self.body.prepare_context(states, text_mask), sketch)
+        return Conditioning(embedding, self.body.prepare_context(states, text_mask), sketch, known)
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Shaped[Tensor, " b"], conditioning: Conditioning
@@ -199,13 +208,17 @@ class Decoder(nn.Module):
         """
         if conditioning.sketch is not None:
             x_t = torch.cat([x_t, conditioning.sketch.to(x_t.dtype)], dim=1)
+        if self.config.has_known:
+            known = conditioning.known
+            nothing = x_t.new_zeros(len(x_t), self.config.grid_channels + 1, *x_t.shape[2:])
+            x_t = torch.cat([x_t, nothing if known is None else known.to(x_t.dtype)], dim=1)
         return self.body(x_t, t, embedding=conditioning.embedding, context=conditioning.context)
 
 
 def _emoji() -> DecoderConfig:
-    """8x8x8 codec grid, and its sketch, as 16 tokens of 2x2 cells; docs/decisions/0006 says why no U-Net."""
+    """8x8x8 codec grid, its sketch, what is known of it, as 16 tokens of 2x2 cells; docs/decisions/0006: no U-Net."""
     body = GridTransformerConfig(
-        in_channels=16, out_channels=8, patch=2, width=320, depth=6, heads=5, time_width=320, context_width=256
+        in_channels=25, out_channels=8, patch=2, width=320, depth=6, heads=5, time_width=320, context_width=256
     )
     return DecoderConfig(
         embedding_width=256,
@@ -213,6 +226,7 @@ def _emoji() -> DecoderConfig:
         text_embedding_width=256,
         transformer=body,
         has_sketch=True,
+        has_known=True,
         embedding_scale=16.0,
     )
 

@@ -22,6 +22,7 @@ from opendalle.base.axes import Embeddings, Grid, Mask, States, Steps, Tokens
 from opendalle.base.errors import require
 from opendalle.base.protocols import Losses
 from opendalle.dalle2.decoder import Decoder
+from opendalle.dalle2.known import draw_known, known_channels
 from opendalle.dalle2.means import Guess, Sketch
 from opendalle.dalle2.priors.diffusion import DiffusionPrior
 from opendalle.diffusion.losses import hybrid_loss, min_snr_weight, simple_loss
@@ -201,13 +202,15 @@ class DecoderLossConfig:
     min_snr: float | None = None  # cap of the signal-to-noise weight; None: the simple loss, unweighted
     embedding_noise: float = 0.0  # noise on z in units of its own spread, along principal axes where there is a sketch
     doubt_share: float = 0.0  # of samples whose embedding is spoiled as a guess would be; the sketch is told
+    known_share: float = 0.0  # of samples of which something is known, for a decoder that can be told
 
     def __post_init__(self) -> None:
         for name in ("embedding_drop", "caption_drop"):
             require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}", "0 <= share < 1")
         require(self.min_snr is None or self.min_snr > 0, f"min_snr is {self.min_snr}", "a positive cap, or None")
         require(self.embedding_noise >= 0, f"embedding_noise is {self.embedding_noise}", "at least 0")
-        require(0 <= self.doubt_share <= 1, f"doubt_share is {self.doubt_share}", "a share from 0 to 1")
+        for name in ("doubt_share", "known_share"):
+            require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}", "a share from 0 to 1")
 
 
 class DecoderObjective:
@@ -263,7 +266,12 @@ class DecoderObjective:
             z = doubted(batch.z, config.embedding_noise, doubt, self.sketch, rng)
             with torch.no_grad():
                 sketch = self.sketch(z, None if self.words is None else self.words(ids), mask, doubt)
-        conditioning = self.decoder.condition(z, pooled, states, mask, has_embedding=has_embedding, sketch=sketch)
+        known = None
+        if self.decoder.config.has_known:
+            known = known_channels(x0, draw_known(config.known_share, x0, rng))
+        conditioning = self.decoder.condition(
+            z, pooled, states, mask, has_embedding=has_embedding, sketch=sketch, known=known
+        )
         t, eps = draw_steps(self.schedule, x0, rng)
         x_t = q_sample(x0, t, eps, self.schedule)
         output = self.decoder(x_t, t, conditioning)

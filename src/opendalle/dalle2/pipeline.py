@@ -8,18 +8,17 @@ different is where the latent comes from:
     blend       both from between several pictures
     morph       both from a picture; z_i is led along a difference of two texts
     ladder      both from a picture; z_i is rebuilt from few of its principal components
+    edit        z_i from the prior; where the picture is known, so is the grid
 
 Source: unCLIP, arXiv:2204.06125, sections 2, 3 and 6.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from PIL import Image
 from torch import Generator, Tensor
 
 from opendalle.base.axes import Embeddings, Pictures
@@ -30,38 +29,13 @@ from opendalle.base.request import Request
 from opendalle.base.rng import picture_generator
 from opendalle.clip.embedded import Embedded
 from opendalle.dalle2.cascade import Cascade, Dalle2Parts, Latent
-from opendalle.dalle2.changes import Begin, Changes, Row, Start
+from opendalle.dalle2.changes import Changes
+from opendalle.dalle2.edits import AnyMask, EditOnce, Edits, mask_of
+from opendalle.dalle2.jobs import Begin, Job, Row, Start, Stopwatch, by_frame, by_seed, finished, preview_steps
 from opendalle.dalle2.settings import Dalle2Config
-from opendalle.pictures import AnyPicture, Given, PictureOrText, composite, fit_box, from_array, take, take_or_text
+from opendalle.editing import Box, Extension, mask_from_box, mask_to_text
+from opendalle.pictures import AnyPicture, Given, PictureOrText, composite, take, take_or_text
 from opendalle.samplers.course import SamplerState
-
-TRANSPARENT_WORDS = ("sticker", "transparent", "贴纸", "透明")  # a prompt that asks for no background
-
-
-@dataclass
-class Stopwatch:
-    """Seconds of each stage of one batch."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    last: float = field(default_factory=time.perf_counter)
-
-    def lap(self, stage: str) -> None:
-        """Book the time since the last lap on a stage."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
-        self.last = now
-
-
-@dataclass(frozen=True)
-class Job:
-    """Pictures to draw, and what all of them share."""
-
-    rows: Sequence[Row]
-    begin: Begin
-    hooks: Hooks
-    told: Mapping[str, Any]  # of the recipe: verb and inputs
-    shape: tuple[int, int] | None = None  # width and height of the one picture that was handed in
-    is_clear: bool | None = None  # whether what was handed in is transparent somewhere; None: nothing was
 
 
 class Dalle2:
@@ -80,7 +54,7 @@ class Dalle2:
         self.clip_sha256 = clip_sha256
         self.parts, self.config, self.origin = parts, config, dict(origin or {})
         self.cascade = Cascade(parts, config)
-        self._changes = Changes(self.cascade)
+        self._changes, self._edits = Changes(self.cascade), Edits(self.cascade)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -119,7 +93,7 @@ class Dalle2:
         if embedding is not None and embedding.shape != (1, width):
             raise BadRequest(f"an embedding of shape {tuple(embedding.shape)}", f"one row of {width} numbers")
         hooks = hooks or Hooks()
-        return self._jobs(Job(_by_seed(request), self._drawing(hooks, embedding), hooks, told))
+        return self._jobs(Job(by_seed(request), self._drawing(hooks, embedding), hooks, told))
 
     def generate_many(self, prompts: Sequence[str], seeds: Sequence[int], **asked: Any) -> Iterator[Sample]:
         """Draw one picture of each caption, in batches; for evaluation and grids.
@@ -168,16 +142,20 @@ class Dalle2:
             picture: of any size and shape.
             prompt: what it shows, for the decoder to hold on to; may be empty.
             hooks: guards.
-            **asked: fields of `Request`; eta is the strength: 0 rebuilds the picture, 1 wanders.
+            **asked: fields of `Request`; eta is the strength: 0 rebuilds the picture, 1 wanders; with `keep` the
+                picture keeps its size, and all inside that box its bytes.
 
         Raises:
             BadPicture: at once, when the picture cannot be read.
             BadRequest: at once, when the request cannot be carried out.
         """
         given, request = take(picture), Request.of(prompt, verb="vary", **asked)
-        return self._changed(
-            "vary", [given], request, _by_seed(request), self._changes.variation(given, request), hooks
-        )
+        if request.keep:
+            where = ~mask_from_box(Box.parse(request.keep), given.picture.size)
+            self._check_steps(request)
+            run = self._edits.begin(given, where, request, embedding=cache(lambda: self.embed(given)))
+            return self._edited(run, request, hooks or Hooks(), {"verb": "vary", "inputs": [given.record()]})
+        return self._changed("vary", [given], request, by_seed(request), self._changes.variation(given, request), hooks)
 
     def blend(self, *sources: PictureOrText, hooks: Hooks | None = None, **asked: Any) -> Iterator[Sample]:
         """Draw what stands between pictures; `frames` of the way from the first to the last, or one by `weights`.
@@ -194,7 +172,7 @@ class Dalle2:
         request = Request.of("", verb="blend", **asked)
         taken = [take_or_text(one) for one in sources]
         begin = self._changes.mixture(taken, request)
-        return self._changed("blend", taken, request, _by_frame(request, request.frames), begin, hooks)
+        return self._changed("blend", taken, request, by_frame(request, request.frames), begin, hooks)
 
     def morph(
         self,
@@ -217,7 +195,7 @@ class Dalle2:
             BadRequest: at once, when the request cannot be carried out.
         """
         given, request = take(picture), Request.of("", verb="morph", to_text=to_text, **asked)
-        rows = _by_frame(request, request.frames)
+        rows = by_frame(request, request.frames)
         return self._changed("morph", [given], request, rows, self._changes.morphing(given, request), hooks)
 
     def ladder(self, picture: AnyPicture, *, hooks: Hooks | None = None, **asked: Any) -> Iterator[Sample]:
@@ -233,13 +211,73 @@ class Dalle2:
             BadRequest: at once, when the request cannot be carried out.
         """
         given, request = take(picture), Request.of("", verb="ladder", **asked)
-        rows = _by_frame(request, len(request.components))
+        rows = by_frame(request, len(request.components))
         return self._changed("ladder", [given], request, rows, self._changes.rungs(given, request), hooks)
+
+    def edit(
+        self,
+        picture: AnyPicture,
+        prompt: str = "",
+        *,
+        mask: AnyMask | None = None,
+        hooks: Hooks | None = None,
+        **asked: Any,
+    ) -> Iterator[Sample]:
+        """Draw a part of a picture anew, or let it grow; all else comes back byte for byte.
+
+        Args:
+            picture: of any size and shape.
+            prompt: what the whole picture shall show; empty: what it shows already.
+            mask: where to edit: a picture of the same size, transparent there (or white, with mask_white=True), or an
+                array, True there; or give `box` or `extend` instead.
+            hooks: guards.
+            **asked: fields of `Request`; previews show the picture after each frame of a large edit.
+
+        Raises:
+            BadPicture: at once, when a picture cannot be read or edited.
+            BadRequest: at once, when the mask does not fit, or the request cannot be carried out.
+        """
+        given, request = take(picture), Request.of(prompt, verb="edit", **asked)
+        where = mask_of(given, mask, request)
+        told: dict[str, Any] = {"verb": "edit", "inputs": [given.record()]}
+        if mask is not None and not isinstance(where, Extension):
+            told["mask"] = mask_to_text(where)
+        self._check_steps(request)
+        shown = None if request.prompt else cache(lambda: self.embed(given))
+        run = self._edits.begin(given, where, request, embedding=shown)
+        return self._edited(run, request, hooks or Hooks(), told)
+
+    def _edited(self, run: EditOnce, request: Request, hooks: Hooks, told: Mapping[str, Any]) -> Iterator[Sample]:
+        for row in by_seed(request):
+            watch = Stopwatch()
+            for state in run(picture_generator(row.seed)):
+                watch.lap("frames")
+                is_last = state.done == state.num_frames
+                if not is_last and not request.previews:
+                    continue
+                asked = {"request": request.asked_of(told["verb"]), "index": row.index, "seed": row.seed}
+                sample = Sample(
+                    picture=composite(state.picture) if request.background == "white" else state.picture,
+                    request=request,
+                    index=row.index,
+                    seed=row.seed,
+                    step=state.done,
+                    num_steps=state.num_frames,
+                    is_preview=not is_last,
+                    recipe={**self.origin, **told, **asked},
+                    seconds=dict(watch.seconds),
+                )
+                for guard in hooks.guards if is_last else ():
+                    guard(sample)
+                yield sample
 
     def _check(self, request: Request) -> None:
         if request.width != request.height or request.width not in self.sizes:
             known = ", ".join(str(side) for side in self.sizes)
             raise BadRequest(f"size {request.width}x{request.height}", f"a square of side {known}")
+        self._check_steps(request)
+
+    def _check_steps(self, request: Request) -> None:
         for name, stage in (("steps", self.config.decoder), ("prior_steps", self.config.prior)):
             asked = getattr(request, name)
             if asked is not None and asked > stage.num_train_steps:
@@ -329,7 +367,7 @@ class Dalle2:
                     "index": row.index,
                 }
                 yield Sample(
-                    picture=_finished(one, job, row.request),
+                    picture=finished(one, job, row.request),
                     request=row.request,
                     index=row.index,
                     seed=row.seed,
@@ -341,46 +379,3 @@ class Dalle2:
                 )
 
         return finish
-
-
-def _by_seed(request: Request) -> list[Row]:
-    """One row a picture, each with a seed of its own."""
-    return [Row(request, index, request.seed + index) for index in range(request.count)]
-
-
-def _by_frame(request: Request, count: int) -> list[Row]:
-    """One row a picture of a series, all with the same chance: only what is led changes."""
-    return [Row(request, index, request.seed) for index in range(count)]
-
-
-def _finished(values: Float[Tensor, "c h w"], job: Job, request: Request) -> Image.Image:
-    """Turn what was drawn into a picture, of the shape of the one handed in, before the background asked for."""
-    picture = from_array(values.float().cpu().numpy())
-    if job.shape is not None:
-        picture = picture.crop(fit_box(*job.shape, picture.width))
-    keeps = keeps_transparency(request) if job.is_clear is None or request.background != "auto" else job.is_clear
-    return picture if keeps else composite(picture)
-
-
-def keeps_transparency(request: Request) -> bool:
-    """Whether a picture stays transparent where nothing was drawn.
-
-    `auto` follows the prompt: a sticker, or anything asked for as transparent, stays so; all else stands on white.
-    A background that the prompt names is drawn by the model and is not touched by either.
-    """
-    if request.background == "auto":
-        return any(word in request.prompt.lower() for word in TRANSPARENT_WORDS)
-    return request.background == "transparent"
-
-
-def preview_steps(previews: int, num_steps: int) -> frozenset[int]:
-    """Spread previews evenly over the steps before the last.
-
-    Args:
-        previews: how many, 0 for none.
-        num_steps: steps in all.
-    """
-    if previews == 0:
-        return frozenset()
-    wanted = min(previews, num_steps - 1)
-    return frozenset(round((k + 1) * num_steps / (wanted + 1)) for k in range(wanted))

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from opendalle.nn.convolution import Conv3x3
+from opendalle.nn.norms import Norm, make_norm
 
 Resample = Literal["none", "up", "down"]
 Conditioning = Literal["none", "add", "scale-shift"]
@@ -41,8 +42,9 @@ class ResidualBlock(nn.Module):
         embedding_width: width of the conditioning vector, 0 when there is none.
         conditioning: how the vector enters.
         resample: whether the grid doubles or halves inside the block.
-        norm_groups: groups of both group norms.
-        norm_eps: epsilon of both group norms.
+        norm: kind of both norms.
+        norm_groups: groups of both, where they are group norms.
+        norm_eps: epsilon of both norms.
         dropout: share of activations dropped before the last convolution.
     """
 
@@ -54,6 +56,7 @@ class ResidualBlock(nn.Module):
         embedding_width: int = 0,
         conditioning: Conditioning = "none",
         resample: Resample = "none",
+        norm: Norm = "group",
         norm_groups: int = 32,
         norm_eps: float = 1e-5,
         dropout: float = 0.0,
@@ -61,13 +64,13 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conditioning: Conditioning = conditioning
         self.resample: Resample = resample
-        self.norm_in = nn.GroupNorm(norm_groups, in_channels, eps=norm_eps)
+        self.norm_in = make_norm(norm, in_channels, groups=norm_groups, eps=norm_eps)
         self.conv_in = Conv3x3(in_channels, out_channels)
         self.embedding = None
         if conditioning != "none":
             factor = 2 if conditioning == "scale-shift" else 1
             self.embedding = nn.Linear(embedding_width, factor * out_channels)
-        self.norm_out = nn.GroupNorm(norm_groups, out_channels, eps=norm_eps)
+        self.norm_out = make_norm(norm, out_channels, groups=norm_groups, eps=norm_eps)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = Conv3x3(out_channels, out_channels)
         nn.init.zeros_(self.conv_out.weight)  # every block starts as the identity, so depth does no harm at first

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from opendalle.base.errors import BadRequest, require
 from opendalle.nn.attention import Attention, AttentionContext
 from opendalle.nn.embeddings import TimeEmbedding
+from opendalle.nn.norms import Norm, make_norm
 from opendalle.nn.residual import Conditioning, Resample, ResidualBlock
 
 Middle = Literal["attention", "residual", "none"]
@@ -51,8 +52,9 @@ class UNetConfig:
     head_width: int = 64  # channels an attention head
     context_width: int | None = None  # width of a context token; None: the picture looks at itself only
     conditioning: Conditioning = "scale-shift"  # how the time vector enters a residual block; or "add"
+    norm: Norm = "group"  # what every norm looks at: the whole grid, or with "cell" each cell alone, which tiles allow
     norm_groups: int = 32  # groups of every group norm; they divide every width
-    norm_eps: float = 1e-5  # added to the variance in group norms
+    norm_eps: float = 1e-5  # added to the variance in norms
     dropout: float = 0.0  # before each residual block's last convolution, in training
 
     def __post_init__(self) -> None:
@@ -63,6 +65,7 @@ class UNetConfig:
         require(
             self.middle in ("attention", "residual", "none"), f"middle {self.middle!r}", "attention, residual, none"
         )
+        require(self.norm in ("group", "cell"), f"norm {self.norm!r}", "group, cell")
         require(0 <= self.dropout < 1, f"dropout {self.dropout}", "0 <= dropout < 1")
         require(self.norm_eps > 0, f"norm_eps {self.norm_eps}", "a positive number")
         attended = [level.width for level in self.levels if level.has_attention]
@@ -80,6 +83,29 @@ class UNetConfig:
         """What height and width of a grid must be multiples of, in cells."""
         return self.patch * 2 ** (len(self.levels) - 1)
 
+    @property
+    def reach(self) -> int | None:
+        """How far a prediction sees, in cells, from a square of `multiple` cells; None: everywhere.
+
+        Followed back from the exit along the longest way, through every level: a convolution adds one cell of its
+        level, and what a coarse level is handed is first rounded up to whole cells of it.
+        """
+        attends = self.middle == "attention" or any(level.has_attention for level in self.levels)
+        if attends or self.norm == "group":
+            return None
+        last = len(self.levels) - 1
+        way = [0]  # level of every convolution on it
+        for index, level in enumerate(self.levels):
+            way += [index] * (2 * (level.num_blocks + 1) + (2 if index < last else 0))
+        way += [last] * (4 if self.middle == "residual" else 0)
+        for index, level in reversed(list(enumerate(self.levels))):
+            way += [index] * (2 * level.num_blocks + (2 if index > 0 else 0))
+        seen = 0
+        for level in [*way, 0]:
+            cell = self.patch * 2**level
+            seen = (-(-seen // cell) + 1) * cell
+        return seen
+
 
 class PictureAttention(nn.Module):
     """Attention of a grid's cells over [context ; cells], added to the grid.
@@ -93,7 +119,7 @@ class PictureAttention(nn.Module):
     def __init__(self, width: int, config: UNetConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        self.norm = nn.GroupNorm(config.norm_groups, width, eps=config.norm_eps)
+        self.norm = make_norm(config.norm, width, groups=config.norm_groups, eps=config.norm_eps)
         self.attention = Attention(width, width // config.head_width, context_width=config.context_width)
         nn.init.zeros_(self.attention.out.weight)  # every attention starts as the identity
         nn.init.zeros_(self.attention.out.bias)
@@ -131,6 +157,7 @@ class UNetBlock(nn.Module):
             embedding_width=config.time_width,
             conditioning=config.conditioning,
             resample=resample,
+            norm=config.norm,
             norm_groups=config.norm_groups,
             norm_eps=config.norm_eps,
             dropout=config.dropout,
@@ -190,7 +217,7 @@ class UNet(nn.Module):
             if index > 0:
                 self.up.append(block(width, width, False, "up"))
 
-        self.norm_out = nn.GroupNorm(config.norm_groups, width, eps=config.norm_eps)
+        self.norm_out = make_norm(config.norm, width, groups=config.norm_groups, eps=config.norm_eps)
         self.conv_out = nn.Conv2d(width, config.out_channels * config.patch**2, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)  # the first prediction is zero, so the first loss is the data's variance
         if self.conv_out.bias is not None:

@@ -53,6 +53,7 @@ SHOWN = 24  # captions of the set on a sheet of samples, seeds 0, 1, 2, ...
 MEAN_BATCH, MEAN_RATE = 256, 1.5e-3  # of guess and sketch: a regression bears, and wants, larger batches
 GUESS_NOISE = 0.1  # of the spread along every principal axis, on the caption's embedding
 EMBEDDING_NOISE = 0.15  # of the spread along every principal axis, on what sketch and decoder read
+KNOWN_SHARE = 0.3  # of pictures of which the decoder is told a part: so it learns to fill holes
 DOUBT_SHARE = 0.6  # of embeddings that are spoiled further, up to a guess's error: scenes are drawn from such
 
 
@@ -280,6 +281,7 @@ class Plan:
             embedding_noise=EMBEDDING_NOISE,
             caption_drop=0.2,
             doubt_share=DOUBT_SHARE,
+            known_share=KNOWN_SHARE,
         )
         guess: Guess = self._read("guess")
         sketch: Sketch = self._read("sketch")

@@ -10,8 +10,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -35,7 +33,6 @@ from opendalle.pictures import composite, from_array
 from opendalle.pretrained.kinds import find_model
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.training.precision import autocast_dtype
-from opendalle.upsampling.objective import ScalePair
 
 PIECE, PIECES = 256, 16  # pictures encoded at once while pairs are computed, and how often until they are written
 
@@ -210,45 +207,6 @@ class CLIPBatches:
         rows = torch.from_numpy(rng.integers(len(self.sentences[0]), size=self.num_sentences))
         ids, mask, teacher = self.sentences
         return SentenceBatch(ids=ids[rows], mask=mask[rows], teacher=teacher[rows].float())
-
-
-class ScaleBatches:
-    """Large pictures with small ones made from them, for the upsampler.
-
-    Args:
-        pictures: the set, at the large size.
-        factor: large side over small side.
-        loading: size and order.
-        codec: small pictures go through it for a share of the batch; None: for none.
-        codec_share: that share.
-    """
-
-    def __init__(
-        self,
-        pictures: PictureSet,
-        factor: int,
-        loading: LoadingConfig,
-        codec: Codec | None = None,
-        codec_share: float = 0.5,
-    ) -> None:
-        self.batches, self.factor = PictureBatches(pictures, loading), factor
-        self.codec, self.codec_share = codec, codec_share
-
-    def __call__(self, position: int) -> Iterator[ScalePair]:
-        """Yield batches without end, beginning with the one at `position`."""
-        for batch in self.batches(position):
-            small = shrink(batch.pictures, self.factor)
-            spoiled = round(self.codec_share * len(small))
-            if self.codec is not None and spoiled:  # the order is random already: the first rows will do
-                with torch.no_grad():
-                    small = torch.cat([self.codec.decode(self.codec.encode(small[:spoiled])), small[spoiled:]])
-            yield ScalePair(large=batch.pictures, small=small)
-
-
-def shrink(pictures: Pictures, factor: int) -> Float[Tensor, "b c h2 w2"]:
-    """Shrink pictures as the world's small drawings were made: averaging, then a cubic kernel's sharpness."""
-    size = (pictures.shape[2] // factor, pictures.shape[3] // factor)
-    return F.interpolate(pictures, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
 
 
 def pictures_of(values: Pictures) -> list[Image.Image]:

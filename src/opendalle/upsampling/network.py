@@ -128,9 +128,29 @@ def _emoji() -> UpsamplerConfig:
     return UpsamplerConfig(picture_channels=4, factor=4, unet=unet, adds_detail=True)
 
 
+def _emoji_1024() -> UpsamplerConfig:
+    """RGBA, 256 to 1024 px: a cell of the finest grid is one pixel of the small picture.
+
+    What is missing at this size is the sharpness of edges, which lies near them: two levels see far enough.  Cell norms
+    look no further than convolutions do, so a picture of any size is drawn in tiles that are the whole, exactly.
+    """
+    unet = UNetConfig(
+        in_channels=8,
+        out_channels=4,
+        levels=(UNetLevel(width=48, num_blocks=1), UNetLevel(width=48, num_blocks=1)),
+        time_width=64,
+        patch=4,
+        middle="none",
+        norm="cell",
+        norm_groups=16,
+    )
+    return UpsamplerConfig(picture_channels=4, factor=4, unet=unet, adds_detail=True)
+
+
 UPSAMPLER_PRESETS: Mapping[str, UpsamplerConfig] = MappingProxyType(
     {
         "emoji": _emoji(),
+        "emoji-1024": _emoji_1024(),
         "karlo": _upsampler((320, 640, 960, 1280), 3, "add"),
         "paper": paper_upsampler("64-256"),
         "paper-1024": paper_upsampler("256-1024"),

@@ -1,6 +1,6 @@
 """The one interface of all priors, and what is common to them: candidates, and wishes that a prior cannot heed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -99,6 +99,24 @@ def draw_nearest(
     z = rearrange(z, "(b k) e -> b k e", k=count)
     nearness = torch.einsum("b k e, b e -> b k", z, said.pooled)
     return z[torch.arange(len(z), device=device), nearness.argmax(dim=1)]
+
+
+def chosen_prior(priors: Mapping[str, Prior], name: str, **wished: Any) -> Prior:
+    """Return one of a model's priors.
+
+    Args:
+        priors: those that it has, by name.
+        name: which one.
+        **wished: as in `refuse_unheeded`.
+
+    Raises:
+        BadRequest: when there is none of that name, or it would ignore a wish.
+    """
+    if name not in priors:
+        todo = "The others come in a folder of priors, which a model names as a sibling."
+        raise BadRequest(f"the prior {name!r}", "one of this model's: " + ", ".join(sorted(priors)), todo)
+    refuse_unheeded(name, priors[name], **wished)
+    return priors[name]
 
 
 def refuse_unheeded(name: str, prior: Prior, **wished: Any) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from opendalle.data.emoji.catalogue import plain_hexcode
 FULL_SIZE = 256  # pixels: the side of the 3D renders, which come as pixels and are the sharpest there is
 _MARGIN = {"twemoji": 0.045}  # of the drawing's side: this style touches its edges, the others bring air of their own
 
+_VIEW = re.compile(r'viewBox="(\S+) (\S+) (\S+) (\S+)"')
+
 Draw = Callable[[str], UInt8[np.ndarray, "h w 4"] | None]
+Trace = Callable[[str], str | None]
 
 
 def open_style(package: Path, style: str) -> Draw:
@@ -31,7 +35,15 @@ def open_style(package: Path, style: str) -> Draw:
     """
     if not package.is_dir():
         raise BadData(f"no folder {package}", f"the unpacked package of style {style!r}", "Run: opendalle data emoji")
-    return _open_renders(package / "assets") if style == "3d" else _open_vectors(package, _MARGIN.get(style, 0.0))
+    if style == "3d":
+        return _open_renders(package / "assets")
+    trace = open_vectors(package, style)
+
+    def draw(hexcode: str) -> UInt8[np.ndarray, "h w 4"] | None:
+        svg = trace(hexcode)
+        return None if svg is None else render_svg(svg)
+
+    return draw
 
 
 def _open_renders(assets: Path) -> Draw:
@@ -44,7 +56,16 @@ def _open_renders(assets: Path) -> Draw:
     return draw
 
 
-def _open_vectors(package: Path, margin: float) -> Draw:
+def open_vectors(package: Path, style: str) -> Trace:
+    """Return a function from a plain hexcode to its drawing as an SVG document, or None where there is none.
+
+    Args:
+        package: the unpacked npm package, an Iconify collection.
+        style: one of STYLES that are vectors.
+
+    Raises:
+        BadData: when the package is not what was published.
+    """
     try:
         icons: dict[str, Any] = json.loads((package / "icons.json").read_text(encoding="utf-8"))
         chars: dict[str, str] = json.loads((package / "chars.json").read_text(encoding="utf-8"))
@@ -52,12 +73,12 @@ def _open_vectors(package: Path, margin: float) -> Draw:
         raise BadData(f"{package}: {error}", "icons.json and chars.json as Iconify publishes them") from None
     name_of = {plain_hexcode(hexcode): name for hexcode, name in chars.items()}
 
-    def draw(hexcode: str) -> UInt8[np.ndarray, "h w 4"] | None:
+    def trace(hexcode: str) -> str | None:
         name = name_of.get(hexcode)
         icon = None if name is None else _resolve(icons, name)
-        return None if icon is None else render_svg(svg_of_icon(icon, margin))
+        return None if icon is None else svg_of_icon(icon, _MARGIN.get(style, 0.0))
 
-    return draw
+    return trace
 
 
 def _resolve(icons: dict[str, Any], name: str) -> dict[str, Any] | None:
@@ -98,23 +119,43 @@ def svg_of_icon(icon: dict[str, Any], margin: float) -> str:
     )
 
 
-def render_svg(svg: str) -> UInt8[np.ndarray, "h w 4"]:
-    """Render an SVG document of FULL_SIZE to straight RGBA.
+def render_svg(
+    svg: str, size: int = FULL_SIZE, window: tuple[float, float, float] | None = None
+) -> UInt8[np.ndarray, "h w 4"]:
+    """Render an SVG document, or a square window of it, to straight RGBA.
+
+    A window costs what a picture of its size costs, however large the whole would be.
+
+    Args:
+        svg: as `svg_of_icon` writes it.
+        size: side of what is rendered, in pixels.
+        window: its left, top and side as shares of the drawing's; None: the whole drawing.
 
     Raises:
+        BadData: when a window is asked of a document without a viewBox.
         MissingExtra: when resvg-py is not installed.
     """
     try:
         import resvg_py
     except ImportError:
         raise MissingExtra("resvg-py", "train") from None
-    return _pixels(
-        bytes(resvg_py.svg_to_bytes(svg_string=svg, width=FULL_SIZE, height=FULL_SIZE, skip_system_fonts=True))
-    )
+    if window is not None:
+        svg = _windowed(svg, *window)
+    return _pixels(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)), size)
 
 
-def _pixels(data: bytes) -> UInt8[np.ndarray, "h w 4"]:
+def _windowed(svg: str, left: float, top: float, side: float) -> str:
+    """Look at a part of a drawing: the document stays, its viewBox moves."""
+    found = _VIEW.search(svg)
+    if found is None:
+        raise BadData("an SVG document without a viewBox", "one as svg_of_icon writes it")
+    x, y, width, height = map(float, found.groups())
+    view = f'viewBox="{x + left * width} {y + top * height} {side * width} {side * height}"'
+    return svg[: found.start()] + view + svg[found.end() :]
+
+
+def _pixels(data: bytes, size: int = FULL_SIZE) -> UInt8[np.ndarray, "h w 4"]:
     image = Image.open(io.BytesIO(data)).convert("RGBA")
-    if image.size != (FULL_SIZE, FULL_SIZE):
-        image = image.resize((FULL_SIZE, FULL_SIZE), Image.Resampling.LANCZOS)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(image)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -14,12 +15,12 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from opendalle.base.errors import BadData, require
-from opendalle.data.emoji.artwork import FULL_SIZE, Draw, open_style
+from opendalle.data.emoji.artwork import FULL_SIZE, Draw, Trace, open_style, open_vectors
 from opendalle.data.emoji.catalogue import Words, read_words
 from opendalle.data.emoji.colours import colours_of_picture
 from opendalle.data.emoji.holdout import HoldoutConfig, concept_held_out, held_out_styles
-from opendalle.data.emoji.sources import SOURCES, STYLES, source_of_style
-from opendalle.data.emoji.world import FORMAT, SMALL_SIZE, Concept, record_of_concept
+from opendalle.data.emoji.sources import SOURCES, STYLES, VECTOR_STYLES, source_of_style
+from opendalle.data.emoji.world import FORMAT, SMALL_SIZE, VECTORS, Concept, record_of_concept, vector_name
 
 _TWIN_DISTANCE = 0.045  # mean difference of premultiplied pixels under which two gender variants are one drawing
 
@@ -69,8 +70,11 @@ def build_world(
     """
     require(limit is None or limit >= 1, f"limit is {limit}", "1 or more")
     words = read_words(packages / _words_folder() / "package")[:limit]
-    draws = {style: open_style(packages / source_of_style(style).folder / "package", style) for style in STYLES}
-    yield from write_world(words, draws, out, holdout=holdout or HoldoutConfig(), sources=[asdict(s) for s in SOURCES])
+    folders = {style: packages / source_of_style(style).folder / "package" for style in STYLES}
+    draws = {style: open_style(folder, style) for style, folder in folders.items()}
+    traces = {style: open_vectors(folders[style], style) for style in VECTOR_STYLES}
+    sources = [asdict(source) for source in SOURCES]
+    yield from write_world(words, draws, out, holdout=holdout or HoldoutConfig(), sources=sources, traces=traces)
 
 
 def write_world(
@@ -80,6 +84,7 @@ def write_world(
     *,
     holdout: HoldoutConfig,
     sources: Sequence[Mapping[str, object]],
+    traces: Mapping[str, Trace] | None = None,
 ) -> Iterator[BuildStep]:
     """Draw every concept in every style and write the world folder.
 
@@ -89,6 +94,7 @@ def write_world(
         out: where the world goes; must not exist.
         holdout: what to hold out.
         sources: where the drawings come from, for the manifest.
+        traces: style -> what gives its drawings as vectors; they are kept too, to be drawn at any size.
 
     Yields:
         BuildStep: one record a concept, then one with the finished folder.
@@ -112,6 +118,8 @@ def write_world(
                 for style, picture in full.items():
                     _write_png(picture, work / "sprites-256" / style / f"{word.hexcode}.png")
             yield BuildStep(done=number, total=len(words), pictures=pictures, name=word.names["en"])
+        if traces:
+            _write_vectors(kept.values(), traces, work / VECTORS)
         _finish(list(kept.values()), tuple(draws), work, holdout, sources)
         work.rename(out)
     except BaseException:
@@ -156,6 +164,17 @@ def _premultiplied(picture: UInt8[np.ndarray, "h w 4"]) -> np.ndarray:
 def _write_png(picture: UInt8[np.ndarray, "h w 4"], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path, compress_level=4)
+
+
+def _write_vectors(drawn: Iterable[Drawn], traces: Mapping[str, Trace], path: Path) -> None:
+    """Keep the SVG documents of all drawings that have one, in one file of the same bytes every time."""
+    with zipfile.ZipFile(path, "w") as file:
+        for one in drawn:
+            for style in one.small:
+                svg = traces[style](one.words.hexcode) if style in traces else None
+                if svg is not None:
+                    member = zipfile.ZipInfo(vector_name(one.words.hexcode, style))  # dated 1980, as every time
+                    file.writestr(member, svg, zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
 def _finish(

@@ -6,6 +6,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 STYLES = ("3d", "flat", "noto", "twemoji")
+VECTOR_STYLES = ("flat", "noto", "twemoji")  # of which the packages hold vectors; 3d comes as pixels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,14 @@
 concepts.json        one record a concept: names, keywords, group, colours, held-out marks, row of each style
 sprites-64.npy       uint8 (n, 64, 64, 4), straight alpha; memory-mapped
 sprites-256/STYLE/HEXCODE.png    the same drawings at 256 px
+vectors.zip          STYLE/HEXCODE.svg, those of them that are vectors; worlds built earlier lack it
 manifest.json        packages, versions, licences, settings, and a hash of the words and drawings
 """
 
 import json
+import threading
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +24,7 @@ from opendalle.base.errors import BadData
 
 FORMAT = 1
 SMALL_SIZE = 64
+VECTORS = "vectors.zip"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +84,69 @@ class World:
         with Image.open(self.folder / "sprites-256" / style / f"{hexcode}.png") as image:
             return np.asarray(image.convert("RGBA"))
 
+    def vectors(self) -> "Vectors":
+        """Open the drawings that are kept as vectors.
+
+        Raises:
+            BadData: when the world was built without them.
+        """
+        return Vectors(self.folder / VECTORS)
+
     @property
     def stamp(self) -> str:
         """Hash of all words and drawings: two worlds with the same stamp are the same."""
         return self.manifest["stamp"]
+
+
+class Vectors:
+    """The drawings of a world as SVG documents, each unpacked when it is asked for.
+
+    Args:
+        path: the world's `vectors.zip`.
+
+    Raises:
+        BadData: when there is no such file, or it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = zipfile.ZipFile(path)
+        except (FileNotFoundError, zipfile.BadZipFile):
+            raise BadData(
+                f"{path.parent}, a world without a whole {path.name}",
+                "a world that keeps its drawings as vectors",
+                "Build it again: opendalle data emoji",
+            ) from None
+        self._names = frozenset(self._file.namelist())
+        self._lock = threading.Lock()  # a thread that makes batches ahead may ask too
+
+    def has(self, hexcode: str, style: str) -> bool:
+        """Whether a concept is there as a vector of this style."""
+        return vector_name(hexcode, style) in self._names
+
+    def svg(self, hexcode: str, style: str) -> str:
+        """Return one drawing.
+
+        Args:
+            hexcode: key of the concept.
+            style: of the drawing.
+
+        Raises:
+            BadData: when there is no such vector, or it is damaged.
+        """
+        name = vector_name(hexcode, style)
+        try:
+            with self._lock:
+                return self._file.read(name).decode("utf-8")
+        except (KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise BadData(
+                f"{name} ({error})", "a vector of this world", "Build it again: opendalle data emoji"
+            ) from None
+
+
+def vector_name(hexcode: str, style: str) -> str:
+    """Name a drawing inside `vectors.zip`."""
+    return f"{style}/{hexcode}.svg"
 
 
 def concept_of_record(record: dict[str, Any]) -> Concept:

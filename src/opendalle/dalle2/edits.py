@@ -1,0 +1,130 @@
+"""Editing with a DALL·E 2: what the room `editing` asks of a generation, and which mask a request means.
+
+Source: the paper does not describe it, the production model had it; GLIDE, arXiv:2112.10741, section 2.4.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator
+
+from opendalle.base.axes import Embeddings
+from opendalle.base.errors import BadRequest
+from opendalle.base.request import Request
+from opendalle.dalle2.cascade import Cascade, Latent
+from opendalle.editing import (
+    Box,
+    Draw,
+    Edited,
+    Extension,
+    Framing,
+    Mask,
+    cells_of,
+    edited,
+    extended,
+    mask_from_alpha,
+    mask_from_box,
+    mask_from_white,
+)
+from opendalle.pictures import AnyPicture, Given, composite, from_array, resize, take, to_array
+from opendalle.samplers.sample import last_state
+
+AnyMask = AnyPicture | np.ndarray  # a picture, or the array itself: True where to edit
+EditOnce = Callable[[Generator], Iterator[Edited]]  # carries an edit out, with the chance of one picture
+
+
+def mask_of(given: Given, mask: AnyMask | None, request: Request) -> Mask | Extension:
+    """Find out where a request wants a picture edited, or how far it shall grow.
+
+    Args:
+        given: the picture.
+        mask: transparent, or white, where to edit; or True, as an array.
+        request: box, extend and mask_white.
+
+    Raises:
+        BadPicture: when the mask cannot be read.
+        BadRequest: when not exactly one of mask, box and extend is there, or it does not fit the picture.
+    """
+    told = {"a mask": mask is not None, "a box": bool(request.box), "an extension": bool(request.extend)}
+    if sum(told.values()) != 1:
+        came = " and ".join(name for name, there in told.items() if there) or "nothing that says where to edit"
+        raise BadRequest(came, "a mask, a box, or an extension")
+    if request.mask_white and mask is None:
+        raise BadRequest("mask_white without a mask", "a mask")
+    if request.extend:
+        return Extension.parse(request.extend)
+    if request.box:
+        return mask_from_box(Box.parse(request.box), given.picture.size)
+    if isinstance(mask, np.ndarray):
+        return mask
+    assert mask is not None, "one of the three is there"
+    return (mask_from_white if request.mask_white else mask_from_alpha)(take(mask).picture)
+
+
+class Edits:
+    """The edits of one cascade.
+
+    Args:
+        cascade: the networks.
+    """
+
+    def __init__(self, cascade: Cascade) -> None:
+        self.cascade = cascade
+
+    def begin(
+        self,
+        given: Given,
+        where: Mask | Extension,
+        request: Request,
+        *,
+        embedding: Callable[[], Embeddings] | None = None,
+    ) -> EditOnce:
+        """Check an edit, and return what carries it out once for each picture that is wanted.
+
+        Args:
+            given: the picture.
+            where: the mask, or the new ground.
+            request: prompt, and all that the decoder reads.
+            embedding: what the picture shall mean; None: what the prior makes of the prompt.
+
+        Raises:
+            BadPicture: when the picture cannot be edited.
+            BadRequest: when the mask does not fit it.
+        """
+        side, framing = self.cascade.sizes[-1], Framing(context=request.context)
+
+        def run(generator: Generator) -> Iterator[Edited]:
+            draw = self._drawing(request, generator, embedding)
+            if isinstance(where, Extension):
+                return extended(given.picture, where, draw, side, framing)
+            return edited(given.picture, where, draw, side, framing)
+
+        run(torch.Generator())  # refuses at once; nothing is drawn before a state is asked for
+        return run
+
+    def _drawing(self, request: Request, generator: Generator, embedding: Callable[[], Embeddings] | None) -> Draw:
+        """Draw frames of one picture: one meaning and one chance for all of them."""
+        cascade, codec = self.cascade, self.cascade.parts.codec
+        latents: list[Latent] = []
+
+        @torch.no_grad()
+        def draw(picture: Image.Image, mask: Mask) -> Image.Image:
+            said, empty = cascade.read([request.prompt]), cascade.read([""])
+            if not latents and embedding is None:
+                latents.append(Latent(cascade.imagine(said, empty, [generator], request), doubt=cascade.config.doubt))
+            elif not latents and embedding is not None:
+                latents.append(Latent(embedding()))
+            small = resize(picture, codec.picture_size, codec.picture_size)
+            if codec.picture_channels == 3:
+                small = composite(small)
+            x0 = codec.encode(torch.from_numpy(to_array(small))[None].to(cascade.device))
+            known = ~torch.from_numpy(cells_of(mask, len(mask) * codec.factor // codec.picture_size))[None, None]
+            states = cascade.fill(latents[0], said, empty, [generator], request, x0, known.to(cascade.device))
+            drawn = codec.decode(last_state(states).x_t)
+            if drawn.shape[-1] < len(mask):
+                drawn = cascade.upsample(drawn, [generator])
+            return from_array(drawn[0].float().cpu().numpy())
+
+        return draw
