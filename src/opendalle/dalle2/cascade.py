@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from opendalle.base.axes import Embeddings, Grid, Mask, Pictures
-from opendalle.base.errors import BadRequest
 from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows
 from opendalle.clip.model import CLIP, TextEncoding
