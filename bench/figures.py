@@ -2,8 +2,8 @@
 
     python bench/figures.py --out docs/edit
 
-Every block of commands is run, in order and in one empty folder, as a reader would.  The image that follows a block shows
-all pictures that it wrote, side by side, nothing picked.
+Every block of commands is run, in order and in one empty folder, as a reader would.  The image that follows a block
+shows all pictures that it wrote, side by side, nothing picked.
 """
 
 import argparse

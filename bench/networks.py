@@ -25,7 +25,7 @@ from measuring.report import describe, machine, table, write
 from torch import Tensor, nn
 
 from opendalle.dalle2.decoder import Decoder
-from opendalle.dalle2.prior import DiffusionPrior
+from opendalle.dalle2.priors.diffusion import DiffusionPrior
 from opendalle.pretrained.maps.karlo import decoder_table, join_folders, prior_table
 from opendalle.pretrained.maps.karlo_configs import decoder_config, prior_config
 

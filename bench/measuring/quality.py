@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from opendalle.base.request import Request
 from opendalle.base.rng import picture_generator
-from opendalle.dalle2.cascade import Latent, Prompted
+from opendalle.dalle2.parts import Latent, Prompted
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.pictures import composite, from_array
 from opendalle.samplers.sample import last_state

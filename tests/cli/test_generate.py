@@ -30,7 +30,7 @@ def test_a_sentence_becomes_a_numbered_picture(opendalle, pipeline, here):
 def test_every_flag_reaches_the_pipeline(opendalle, pipeline, here):
     line = (
         "--count 2 --seed 9 --size 64x32 --background transparent --steps 3 --guidance 2.5 --sampler unipc --eta 0.5 "
-        "--rescale 0.25 --threshold 0.9 --prior-steps 4 --prior-guidance 1.5 --candidates 3 "
+        "--rescale 0.25 --threshold 0.9 --prior linear --prior-steps 4 --prior-guidance 1.5 --candidates 3 "
         "--batch 2 --exact --previews 1"
     )
     assert opendalle("generate", "红苹果", *line.split())[0] == 0
@@ -48,6 +48,7 @@ def test_every_flag_reaches_the_pipeline(opendalle, pipeline, here):
         eta=0.5,
         rescale=0.25,
         threshold=0.9,
+        prior="linear",
         prior_steps=4,
         prior_guidance=1.5,
         candidates=3,

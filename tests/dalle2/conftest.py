@@ -5,10 +5,10 @@ import torch
 
 from opendalle.clip.model import CLIP, CLIPConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
-from opendalle.dalle2.cascade import Dalle2Parts
 from opendalle.dalle2.decoder import Decoder, DecoderConfig
+from opendalle.dalle2.parts import Dalle2Parts
 from opendalle.dalle2.pipeline import Dalle2
-from opendalle.dalle2.prior import DiffusionPrior, DiffusionPriorConfig
+from opendalle.dalle2.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.nn.transformer import TransformerConfig
 from opendalle.nn.unet import UNetConfig, UNetLevel

@@ -30,7 +30,7 @@ from opendalle.dalle2.objectives import (
     draw_doubt,
 )
 from opendalle.dalle2.pipeline import Dalle2
-from opendalle.dalle2.prior import DiffusionPrior, DiffusionPriorConfig
+from opendalle.dalle2.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
 from opendalle.diffusion.schedules import cosine
 from opendalle.nn.grid_transformer import GridTransformerConfig
 from opendalle.nn.transformer import TransformerConfig

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from opendalle.base.errors import BadConfig, BadRequest
 from opendalle.dalle2.decoder import DECODER_PRESETS, CaptionEncoderConfig, Decoder, DecoderConfig
-from opendalle.dalle2.prior import PRIOR_PRESETS, DiffusionPrior, DiffusionPriorConfig
+from opendalle.dalle2.priors.diffusion import PRIOR_PRESETS, DiffusionPrior, DiffusionPriorConfig
 from opendalle.nn.grid_transformer import GridTransformerConfig
 from opendalle.nn.transformer import TransformerConfig
 from opendalle.nn.unet import UNetConfig, UNetLevel
@@ -292,7 +292,7 @@ COMPILE = """
 from dataclasses import replace
 import torch
 from opendalle.dalle2.decoder import DECODER_PRESETS, Decoder
-from opendalle.dalle2.prior import PRIOR_PRESETS, DiffusionPrior
+from opendalle.dalle2.priors.diffusion import PRIOR_PRESETS, DiffusionPrior
 
 torch.manual_seed(0)
 z, states, real = torch.randn(1, 256), torch.randn(1, 32, 256), torch.arange(32)[None] < 9

@@ -22,7 +22,6 @@ from opendalle.base.rng import normal_like_rows, picture_generator
 from opendalle.checkpoint.configs import from_plain, to_plain
 from opendalle.checkpoint.folder import Part, read_model, write_model
 from opendalle.clip.model import CLIP, CLIPConfig
-from opendalle.dalle2.cascade import Latent
 from opendalle.dalle2.decoder import Decoder
 from opendalle.dalle2.objectives import (
     DecoderLossConfig,
@@ -31,6 +30,7 @@ from opendalle.dalle2.objectives import (
     PriorLossConfig,
     PriorObjective,
 )
+from opendalle.dalle2.parts import Latent
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.diffusion.grids import strided
 from opendalle.diffusion.losses import hybrid_loss

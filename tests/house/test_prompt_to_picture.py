@@ -11,7 +11,10 @@ import pytest
 STATIONS, FILES = 10, 20
 BRICKS = {"nn", "diffusion", "base", "pictures", "checkpoint"}
 VERB = "cli/generate.py"  # counted as one: the rest of the front door parses words and prints
-OWN_STATIONS = {"dalle2/prior.py", "dalle2/decoder.py"}  # the paper's two networks, beside the pipeline's own files
+OWN_STATIONS = {
+    "dalle2/priors/diffusion.py",
+    "dalle2/decoder.py",
+}  # the paper's two networks, beside the pipeline's own files
 
 
 def station(file: str) -> str:

@@ -14,7 +14,7 @@ from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from torch import Tensor, nn
 
 from opendalle.dalle2.decoder import Decoder
-from opendalle.dalle2.prior import DiffusionPrior
+from opendalle.dalle2.priors.diffusion import DiffusionPrior
 from opendalle.pretrained.maps.karlo import decoder_table, join_folders, prior_table, upsampler_table
 from opendalle.pretrained.maps.karlo_configs import decoder_config, prior_config, upsampler_config
 from opendalle.upsampling.network import Upsampler

@@ -13,7 +13,7 @@ from torch import Tensor
 from opendalle.base.errors import BadModel
 from opendalle.codec.identity import IdentityCodecConfig
 from opendalle.dalle2.decoder import DECODER_PRESETS
-from opendalle.dalle2.prior import PRIOR_PRESETS
+from opendalle.dalle2.priors.diffusion import PRIOR_PRESETS
 from opendalle.pretrained.maps.karlo import (
     decoder_table,
     join_folders,

@@ -24,7 +24,7 @@ from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows, picture_generator
 from opendalle.clip.model import CLIP, CLIPConfig, TextEncoding
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
-from opendalle.dalle2.cascade import Dalle2Parts, Latent, Prompted
+from opendalle.dalle2.parts import Dalle2Parts, Latent, Prompted
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.diffusion.grids import karlo as karlo_grid
 from opendalle.diffusion.schedules import cosine

@@ -12,6 +12,7 @@ from opendalle.evaluation.judge_batches import JudgeBatches
 from opendalle.pretrained.kinds import load_folder
 from opendalle.recipes import run
 from opendalle.recipes.judge import judge
+from opendalle.recipes.stage import Work
 
 
 @pytest.mark.slow
@@ -43,6 +44,8 @@ def test_only_the_judge_of_names_learns_small_things(tmp_path: Path) -> None:
         pass
     for size, is_soft in ((64, True), (256, False)):
         (stage,) = judge(tmp_path / "world", tmp_path / "out", size=size)
-        lessons = stage.build().batches
+        work = stage.build()
+        assert isinstance(work, Work)
+        lessons = work.batches
         assert isinstance(lessons, JudgeBatches)
         assert (lessons.config.small > 0) == is_soft  # a small thing enlarged is soft: no lesson in sharpness

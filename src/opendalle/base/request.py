@@ -23,6 +23,7 @@ CHANGING = ("vary", "blend", "morph", "ladder")  # those that begin with picture
 DRAWING = (*SQUARE, "edit")  # those that ask the decoder
 IMAGINING = ("generate", "blend", "edit")  # those that ask the prior
 NOISES = ("led", "fixed")
+PRIORS = ("diffusion", "ar", "linear", "projection", "none", "none-shifted", "caption")
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_COUNT = 1_000
 MAX_STEPS = 1_000
@@ -111,6 +112,9 @@ class Request:
         0.0, "pull guided predictions back to their unguided spread, 0 to 1", rare=True, verbs=DRAWING
     )
     threshold: float = asked(1.0, "quantile of dynamic thresholding; 1 is off", rare=True, verbs=DRAWING)
+    prior: str | None = asked(
+        None, "what leads from caption to picture embedding, if the model has it", PRIORS, verbs=IMAGINING
+    )
     prior_steps: int | None = asked(None, "denoising steps of the prior", rare=True, verbs=IMAGINING)
     prior_guidance: float | None = asked(None, "guidance scale of the prior; 1 is off", rare=True, verbs=IMAGINING)
     candidates: int | None = asked(

@@ -12,22 +12,20 @@ Source: unCLIP, arXiv:2204.06125, sections 2 and 3.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from opendalle.base.axes import Embeddings, Grid, Mask, Pictures
+from opendalle.base.axes import Embeddings, Grid, Pictures
 from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows
-from opendalle.clip.model import CLIP, TextEncoding
-from opendalle.codec.protocol import Codec
-from opendalle.dalle2.decoder import Decoder
 from opendalle.dalle2.known import known_channels
-from opendalle.dalle2.means import Guess, Sketch
-from opendalle.dalle2.prior import DiffusionPrior
+from opendalle.dalle2.parts import Dalle2Parts, Latent, Prompted
+from opendalle.dalle2.priors.diffusion import DiffusionDraws
+from opendalle.dalle2.priors.protocol import Prior, Said, chosen_prior, draw_nearest
+from opendalle.dalle2.priors.untrained import CaptionOnly, TextAsPicture
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.nn.whitening import Whitening
 from opendalle.pictures import Given, to_array
@@ -36,51 +34,10 @@ from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.invert import invert
 from opendalle.samplers.repaint import RepaintOptions, repaint
 from opendalle.samplers.sample import last_state, sample
-from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.upsampling.cascade import EnlargeStep, UpsamplerStage, enlarging
-from opendalle.upsampling.network import Upsampler
 
+OWN_PRIOR = "diffusion"  # the one that lies in the model's own folder
 RESAMPLINGS = 5  # of each stretch, where the decoder was not trained to fill holes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dalle2Parts:
-    """The networks of a DALL·E 2."""
-
-    tokenizer: BytePairTokenizer
-    clip: CLIP
-    prior: DiffusionPrior
-    decoder: Decoder
-    codec: Codec
-    guess: Guess | None = None  # for a prior that takes its embeddings
-    sketch: Sketch | None = None  # for a decoder that takes its grids
-    upsampler: Upsampler | None = None
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """Captions as all networks read them, one row a picture."""
-
-    text: TextEncoding
-    mask: Mask
-    is_empty: Bool[Tensor, " b"]  # the unconditional model: guidance has nothing to push towards
-
-    def rows(self, index: Tensor) -> "Prompted":
-        """Keep or repeat some rows."""
-        text = TextEncoding(**{name: one[index] for name, one in vars(self.text).items()})
-        return Prompted(text, self.mask[index], self.is_empty[index])
-
-
-@dataclass(frozen=True)
-class Latent:
-    """What the decoder makes a picture from: the bipartite latent, which together rebuilds it.
-
-    Source: unCLIP, section 3.
-    """
-
-    z: Embeddings  # z_i: what it means
-    noise: Grid | None = None  # x_T: all that the decoder needs besides; None: drawn from the picture's own chance
-    doubt: float = 0.0  # how far z may be off: 0 of a picture that was seen; see Sketch.forward
 
 
 class Cascade:
@@ -94,6 +51,12 @@ class Cascade:
     def __init__(self, parts: Dalle2Parts, config: Dalle2Config) -> None:
         self.parts, self.config = parts, config
         self.device = parts.prior.query.device
+        self.priors: dict[str, Prior] = {
+            OWN_PRIOR: DiffusionDraws(parts.prior, config.prior, parts.guess),
+            "none": TextAsPicture(),
+            "caption": CaptionOnly(),
+            **parts.priors,
+        }
         self._schedules = {
             name: stage.make_schedule()
             for name in ("prior", "decoder", "upsampler")
@@ -170,43 +133,46 @@ class Cascade:
 
     def imagine(
         self, prompted: Prompted, empty: Prompted, generators: Sequence[Generator], request: Request
-    ) -> Embeddings:
-        """Draw picture embeddings with the prior and keep, for each picture, the one nearest to its caption.
+    ) -> Embeddings | None:
+        """Draw picture embeddings with a prior and keep, for each picture, the one nearest to its caption.
 
         Args:
             prompted: the captions.
             empty: the empty caption, as many rows.
             generators: one a picture.
-            request: steps, guidance and candidates.
+            request: which prior, its steps, guidance and candidates.
+
+        Returns:
+            One embedding a row; None: the decoder is to draw from the captions alone.
 
         Source: section 2.2: two samples, the better dot product with z_t is kept.
         """
-        settings, prior = self.config.prior, self.parts.prior
-        candidates = request.candidates or self.config.candidates
-        rows = torch.arange(len(generators), device=self.device).repeat_interleave(candidates)
-        width = prior.config.embedding_width
-        noise = normal_like_rows(generators, (candidates, width), self.device).flatten(0, 1)
-        denoise = GuidedDenoise(
-            prior.step,
-            {"conditioning": prior.condition(*self._prior_inputs(prompted.rows(rows)))},
-            {"conditioning": prior.condition(*self._prior_inputs(empty.rows(rows)))},
-            schedule=self._schedules["prior"],
-            prediction=settings.prediction,
-            scale=settings.guidance if request.prior_guidance is None else request.prior_guidance,
-            clip=settings.clip_range,
+        return draw_nearest(
+            self.prior_of(request),
+            self._said(prompted),
+            self._said(empty),
+            generators,
+            candidates=request.candidates or self.config.candidates,
+            steps=request.prior_steps,
+            guidance=request.prior_guidance,
+            is_unit=self.config.unit_embeddings,
         )
-        repeated = [generator for generator in generators for _ in range(candidates)]
-        drawn = self._sample("prior", denoise, noise, repeated, request.prior_steps, settings.sampler, 0.0)
-        z = prior.denormalise(last_state(drawn).x_t)
-        if self.config.unit_embeddings:
-            z = torch.nn.functional.normalize(z, dim=-1)
-        z = rearrange(z, "(b k) e -> b k e", k=candidates)
-        nearness = torch.einsum("b k e, b e -> b k", z, self.pooled(prompted))
-        return z[torch.arange(len(z), device=self.device), nearness.argmax(dim=1)]
+
+    def prior_of(self, request: Request) -> Prior:
+        """Return the prior that is asked for, the model's own unless a name is given.
+
+        Args:
+            request: prior, and the wishes that it must heed.
+
+        Raises:
+            BadRequest: when the model has none of that name, or it would ignore a wish.
+        """
+        wishes = {"steps": request.prior_steps, "guidance": request.prior_guidance, "candidates": request.candidates}
+        return chosen_prior(self.priors, request.prior or OWN_PRIOR, **wishes)
 
     def denoiser(
         self,
-        z: Embeddings,
+        z: Embeddings | None,
         prompted: Prompted,
         empty: Prompted,
         request: Request,
@@ -218,7 +184,7 @@ class Cascade:
         """Put embedding, caption, guidance and decoder together into what a sampler can ask.
 
         Args:
-            z: picture embeddings, from `imagine` or from CLIP.
+            z: picture embeddings, from `imagine` or from CLIP; None: the decoder's null embedding.
             prompted: the captions.
             empty: the empty caption, as many rows.
             request: steps and guidance.
@@ -227,7 +193,10 @@ class Cascade:
             known: from `known_channels`, for a decoder that can be told what is known.
         """
         settings, decoder = self.config.decoder, self.parts.decoder
-        null = torch.zeros(len(z), dtype=torch.bool, device=self.device)
+        null = torch.zeros(len(prompted.mask), dtype=torch.bool, device=self.device)
+        own = None if z is not None else null
+        if z is None:
+            z = torch.zeros_like(self.pooled(prompted))
         scale = settings.guidance if request.guidance is None else request.guidance
         if bool(prompted.is_empty.any()):
             scale = torch.where(prompted.is_empty, torch.ones_like(z[:, 0]), scale)
@@ -236,7 +205,7 @@ class Cascade:
             decoder.condition(
                 z, self.pooled(said), said.text.states, said.mask, has_embedding=has, sketch=sketch, known=known
             )
-            for said, has in ((prompted, None), (empty, null))
+            for said, has in ((prompted, own), (empty, null))
         )
         return GuidedDenoise(
             decoder,
@@ -389,9 +358,8 @@ class Cascade:
         """Return the captions' embeddings as the networks were trained to see them."""
         return prompted.text.pooled if self.config.unit_embeddings else prompted.text.raw
 
-    def _prior_inputs(self, prompted: Prompted) -> tuple[Embeddings, Tensor, Mask, Embeddings | None]:
-        pooled, guess = self.pooled(prompted), self.parts.guess
-        return pooled, prompted.text.states, prompted.mask, None if guess is None else guess(pooled)
+    def _said(self, prompted: Prompted) -> Said:
+        return Said(self.pooled(prompted), prompted.text.states, prompted.mask, prompted.is_empty)
 
     def _sample(
         self,

@@ -17,9 +17,10 @@ from opendalle.base.axes import Embeddings, Grid, Pictures
 from opendalle.base.errors import BadRequest
 from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows, picture_generator
-from opendalle.dalle2.cascade import Cascade, Latent, Prompted
+from opendalle.dalle2.cascade import Cascade
 from opendalle.dalle2.jobs import Begin, Row, Start
 from opendalle.dalle2.latents import check_weights, reduced, slerp, spherical_mean, stops, text_difference
+from opendalle.dalle2.parts import Latent, Prompted
 from opendalle.pictures import Given
 from opendalle.samplers.sample import last_state
 
@@ -135,8 +136,10 @@ class Changes:
         latent = self._found(given, "", asked)
 
         def begin(rows: Sequence[Row], generators: Sequence[Generator]) -> Start:
-            z = torch.cat([reduced(latent().z, whitening, request.components[row.index]) for row in rows])
-            return Start(Latent(z, _rows(latent(), len(rows))[1]), self._said("", len(rows)), asked)
+            whole, x_T = _rows(latent(), len(rows))
+            rungs = [request.components[row.index] for row in rows]
+            z = torch.cat([reduced(whole[:1], whitening, number) for number in rungs])
+            return Start(Latent(z, x_T), self._said("", len(rows)), asked)
 
         return begin
 
@@ -191,6 +194,7 @@ class Changes:
 
 def _rows(latent: Latent, count: int) -> tuple[Embeddings, Grid]:
     """Repeat the latent of one picture."""
+    assert latent.z is not None, "an inverted picture has its embedding"
     assert latent.noise is not None, "an inverted picture has its noise"
     return latent.z.expand(count, -1), latent.noise.expand(count, *latent.noise.shape[1:])
 

@@ -17,8 +17,9 @@ from opendalle.base.protocols import Hooks
 from opendalle.base.records import Sample
 from opendalle.base.request import Request
 from opendalle.base.rng import picture_generator
-from opendalle.dalle2.cascade import Cascade, Latent
+from opendalle.dalle2.cascade import Cascade
 from opendalle.dalle2.jobs import Stopwatch, by_seed
+from opendalle.dalle2.parts import Latent
 from opendalle.editing import (
     Box,
     Draw,

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from opendalle.base.protocols import Hooks
 from opendalle.base.request import Request
-from opendalle.dalle2.cascade import Latent, Prompted
+from opendalle.dalle2.parts import Latent, Prompted
 from opendalle.pictures import composite, fit_box, from_array
 
 TRANSPARENT_WORDS = ("sticker", "transparent", "贴纸", "透明")  # a prompt that asks for no background

@@ -24,7 +24,7 @@ from opendalle.base.protocols import Losses
 from opendalle.dalle2.decoder import Decoder
 from opendalle.dalle2.known import draw_known, known_channels
 from opendalle.dalle2.means import Guess, Sketch
-from opendalle.dalle2.prior import DiffusionPrior
+from opendalle.dalle2.priors.diffusion import DiffusionPrior
 from opendalle.diffusion.losses import hybrid_loss, min_snr_weight, simple_loss
 from opendalle.diffusion.predictions import Prediction, check_prediction
 from opendalle.diffusion.process import q_sample

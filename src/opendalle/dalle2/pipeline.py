@@ -29,10 +29,11 @@ from opendalle.base.records import Sample
 from opendalle.base.request import Request
 from opendalle.base.rng import picture_generator
 from opendalle.clip.embedded import Embedded
-from opendalle.dalle2.cascade import Cascade, Dalle2Parts, Latent
+from opendalle.dalle2.cascade import Cascade
 from opendalle.dalle2.changes import Changes
 from opendalle.dalle2.edits import AnyMask, Edits, edited_samples, mask_of, upscaled_samples
 from opendalle.dalle2.jobs import Begin, Job, Row, Start, Stopwatch, by_frame, by_seed, finished, preview_steps
+from opendalle.dalle2.parts import Dalle2Parts, Latent
 from opendalle.dalle2.settings import Dalle2Config
 from opendalle.editing import Box, Extension, mask_from_box, mask_to_text
 from opendalle.pictures import AnyPicture, Given, PictureOrText, take, take_or_text
@@ -89,6 +90,8 @@ class Dalle2:
                 raise BadRequest(f"{embedding.name}, an embedding of another CLIP", "one that this model's CLIP made")
             told["inputs"], embedding = [embedding.record()], embedding.z
         width = self.parts.decoder.config.embedding_width
+        if embedding is not None and request.prior is not None:
+            raise BadRequest(f"an embedding and the prior {request.prior!r}", "one of them: both say what to draw")
         if embedding is not None and embedding.shape != (1, width):
             raise BadRequest(f"an embedding of shape {tuple(embedding.shape)}", f"one row of {width} numbers")
         hooks = hooks or Hooks()
@@ -275,6 +278,7 @@ class Dalle2:
             asked = getattr(request, name)
             if asked is not None and asked > stage.num_train_steps:
                 raise BadRequest(f"{name} is {asked}", f"at most {stage.num_train_steps}, as many as were trained")
+        self.cascade.prior_of(request)
 
     def _drawing(self, hooks: Hooks, embedding: Embeddings | None) -> Begin:
         """Begin from captions: the prior imagines, or an embedding is given."""

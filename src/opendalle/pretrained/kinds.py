@@ -20,11 +20,16 @@ from opendalle.checkpoint.places import find_model, is_plain
 from opendalle.clip.model import CLIP, CLIPConfig
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
-from opendalle.dalle2.cascade import Dalle2Parts
 from opendalle.dalle2.decoder import Decoder, DecoderConfig
 from opendalle.dalle2.means import Guess, GuessConfig, Sketch, SketchConfig
+from opendalle.dalle2.parts import Dalle2Parts
 from opendalle.dalle2.pipeline import Dalle2
-from opendalle.dalle2.prior import DiffusionPrior, DiffusionPriorConfig
+from opendalle.dalle2.priors.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
+from opendalle.dalle2.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
+from opendalle.dalle2.priors.linear import LinearPrior, LinearPriorConfig
+from opendalle.dalle2.priors.projection import ProjectionPrior, ProjectionPriorConfig
+from opendalle.dalle2.priors.protocol import Prior
+from opendalle.dalle2.priors.untrained import ShiftedText, ShiftedTextConfig
 from opendalle.dalle2.settings import Dalle2Config
 from opendalle.evaluation.judge import Judge, JudgeConfig
 from opendalle.tokenizers.bpe import BytePairTokenizer
@@ -38,6 +43,10 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "codec-identity": (IdentityCodecConfig, IdentityCodec),
         "codec-kl": (KLAutoencoderConfig, KLAutoencoder),
         "dalle2-prior": (DiffusionPriorConfig, DiffusionPrior),
+        "dalle2-prior-ar": (AutoregressivePriorConfig, AutoregressivePrior),
+        "dalle2-prior-linear": (LinearPriorConfig, LinearPrior),
+        "dalle2-prior-none-shifted": (ShiftedTextConfig, ShiftedText),
+        "dalle2-prior-projection": (ProjectionPriorConfig, ProjectionPrior),
         "dalle2-guess": (GuessConfig, Guess),
         "dalle2-sketch": (SketchConfig, Sketch),
         "dalle2-decoder": (DecoderConfig, Decoder),
@@ -47,8 +56,14 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
 )
 
 ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # role of a sibling -> kinds that can play it
-    {"clip": ("clip",), "codec": ("codec-identity", "codec-kl"), "upsampler": ("upsampler",)}
+    {
+        "clip": ("clip",),
+        "codec": ("codec-identity", "codec-kl"),
+        "upsampler": ("upsampler",),
+        "priors": ("dalle2-priors",),
+    }
 )
+PRIORS_HEAD = "priors"  # the part of a folder of priors that names their CLIP; every other part is a prior
 
 TOKENIZER = "tokenizer.json"  # beside a CLIP's weights
 
@@ -61,7 +76,7 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> Any:
         device: where its networks go.
 
     Returns:
-        A pipeline for a generation, a network in evaluation mode for all else.
+        A pipeline for a generation, priors by name for a folder of priors, a network in evaluation mode for all else.
 
     Raises:
         BadModel: when it is missing, damaged, or of an unknown kind.
@@ -81,7 +96,7 @@ def load_pipeline(name: str | Path, *, device: str | torch.device = "cpu") -> An
         BadModel: as `load`, or when the model is a network that draws nothing by itself.
     """
     model = read_model(find_model(name))
-    if model.kind in NETWORKS:
+    if model.kind in NETWORKS or model.kind in COLLECTIONS:
         raise BadModel(f"{model.path.name}, a {model.kind}", f"a generation such as {next(iter(PIPELINES))}")
     return load_folder(model, device=device)
 
@@ -91,9 +106,11 @@ def load_folder(model: ModelFolder, *, device: str | torch.device = "cpu") -> An
     device = _ready(device)
     if model.kind in PIPELINES:
         return PIPELINES[model.kind](model, device)
+    if model.kind in COLLECTIONS:
+        return COLLECTIONS[model.kind](model, device)
     if model.kind in NETWORKS:
         return load_network(model.kind, _only_part(model), device=device)
-    known = ", ".join(sorted({*PIPELINES, *NETWORKS}))
+    known = ", ".join(sorted({*PIPELINES, *COLLECTIONS, *NETWORKS}))
     raise BadModel(f"{model.path} of kind {model.kind!r}", f"one of {known}", "Update opendalle?")
 
 
@@ -181,6 +198,10 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
     if upsampler is not None and config.upsampler is None:
         raise BadModel(f"{model.path} with an upsampler but no settings for it", "both, or neither")
 
+    priors = sibling(model, siblings, "priors") if "priors" in siblings else None
+    if priors is not None and clip_of_priors(priors).sha256 != clip.sha256:
+        raise BadModel(f"{model.path} with {priors.path}, priors of another CLIP", "priors of its own CLIP")
+
     def own(name: str) -> Any:
         return load_network(f"dalle2-{name}", model.part(name), device=device)
 
@@ -194,8 +215,36 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
         guess=own("guess") if prior.config.has_guess else None,
         sketch=own("sketch") if decoder.config.has_sketch else None,
         upsampler=load_folder(upsampler, device=device) if upsampler is not None else None,
+        priors=load_folder(priors, device=device) if priors is not None else {},
     )
     return Dalle2(parts, config, {"model": model.path.name, "sha256": model.sha256}, clip.sha256)
 
 
+def _load_priors(model: ModelFolder, device: torch.device) -> dict[str, Prior]:
+    """Load the priors of a folder by the names that are asked for; they belong to one CLIP, which must be there."""
+    clip_of_priors(model)
+    priors: dict[str, Prior] = {}
+    for name, part in model.parts.items():
+        if name != PRIORS_HEAD:
+            if f"dalle2-prior-{name}" not in NETWORKS:
+                raise BadModel(f"{model.path} with a prior {name!r}", "one that opendalle knows", "Update opendalle?")
+            priors[name] = load_network(f"dalle2-prior-{name}", part, device=device)
+    return priors
+
+
+def clip_of_priors(model: ModelFolder) -> ModelFolder:
+    """Return the CLIP that a folder of priors was trained with.
+
+    Args:
+        model: the folder.
+
+    Raises:
+        BadModel: when it names none, or another lies in its place.
+    """
+    return sibling(model, model.part(PRIORS_HEAD).config.get("siblings"), "clip")
+
+
+COLLECTIONS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
+    {"dalle2-priors": _load_priors}
+)
 PIPELINES: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType({"dalle2": _load_dalle2})

@@ -11,7 +11,6 @@ from PIL import Image
 from opendalle.base.errors import require
 from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
-from opendalle.dalle2.cascade import Dalle2Parts
 from opendalle.dalle2.decoder import DECODER_PRESETS, Decoder
 from opendalle.dalle2.means import GUESS_PRESETS, SKETCH_PRESETS, Guess, Sketch
 from opendalle.dalle2.objectives import (
@@ -23,8 +22,9 @@ from opendalle.dalle2.objectives import (
     PriorObjective,
     SketchObjective,
 )
+from opendalle.dalle2.parts import Dalle2Parts
 from opendalle.dalle2.pipeline import Dalle2
-from opendalle.dalle2.prior import PRIOR_PRESETS, DiffusionPrior
+from opendalle.dalle2.priors.diffusion import PRIOR_PRESETS, DiffusionPrior
 from opendalle.data.embeddings import EmbeddingStore
 from opendalle.pictures import composite
 from opendalle.pretrained.kinds import load_network

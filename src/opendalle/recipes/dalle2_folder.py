@@ -1,5 +1,6 @@
 """A DALL·E 2 as a folder: how it is drawn from, the frozen networks it stands on, and how it is put together."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +12,18 @@ import torch.nn.functional as F
 from opendalle.base.axes import Embeddings, Mask, States, Tokens
 from opendalle.base.errors import BadModel
 from opendalle.checkpoint.configs import to_plain
+from opendalle.checkpoint.files import new_folder, read_json, replace_file, to_json, write_file
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
 from opendalle.clip.model import CLIP
 from opendalle.codec.protocol import Codec
 from opendalle.dalle2.decoder import Decoder
 from opendalle.dalle2.means import Guess, Sketch
 from opendalle.dalle2.objectives import without_common_padding
-from opendalle.dalle2.prior import DiffusionPrior
+from opendalle.dalle2.priors.diffusion import DiffusionPrior
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.diffusion.grids import strided
 from opendalle.diffusion.schedules import Schedule
-from opendalle.pretrained.kinds import find_model, load_folder, load_network, load_tokenizer
+from opendalle.pretrained.kinds import ROLES, find_model, load_folder, load_network, load_tokenizer
 from opendalle.recipes.data import PairBatches
 from opendalle.samplers.analytic import measure_noise_power
 from opendalle.samplers.guided import GuidedDenoise
@@ -36,6 +38,7 @@ SETTINGS = Dalle2Config(
 NOISE_POWER = "noise_power.json"  # beside the prior's weights, until the pipeline's settings hold it
 MEASURED, MEASURED_STEPS = 512, 50  # pairs and steps on which the prior's noise is measured
 SIBLINGS = ("clip", "codec", "upsampler")
+PIPELINE = "pipeline"  # the part that holds settings and siblings
 
 
 def siblings_of(model: Path) -> dict[str, Path]:
@@ -51,7 +54,7 @@ def siblings_of(model: Path) -> dict[str, Path]:
     if folder.kind != "dalle2":
         came = f"{folder.path} of kind {folder.kind!r}, to take CLIP, codec and upsampler from"
         raise BadModel(came, "a DALL·E 2", "Other models are given by --clip, --codec and --upsampler.")
-    named = folder.part("pipeline").config["siblings"]
+    named = folder.part(PIPELINE).config["siblings"]
     return {role: find_model(about["name"], beside=folder.path) for role, about in named.items()}
 
 
@@ -135,6 +138,36 @@ def write_dalle2(
         "prior": Part(to_plain(network.config), network.state_dict(), storage="int8-row"),
         "sketch": Part(to_plain(sketch.config), sketch.state_dict(), storage="int8-row"),
         "decoder": Part(to_plain(decoder.config), decoder.state_dict(), storage="int8-row"),
-        "pipeline": Part({"settings": to_plain(settings), "siblings": siblings}),
+        PIPELINE: Part({"settings": to_plain(settings), "siblings": siblings}),
     }
     return write_model(out, kind="dalle2", parts=parts, card=card)
+
+
+def name_sibling(model: Path, role: str, named: Path, out: Path) -> ModelFolder:
+    """Copy a DALL·E 2 that names one sibling more, as its priors; all else stays as it is, to the byte.
+
+    Args:
+        model: its folder, or a bundled name.
+        role: of the sibling, as priors.
+        named: the sibling's folder; it must lie beside `out` when that is loaded, or among the bundled models.
+        out: the model folder to write.
+
+    Raises:
+        BadModel: when the model is no DALL·E 2, or the sibling is of a kind that cannot play the role.
+    """
+    folder, other = read_model(find_model(model)), read_model(find_model(named))
+    if folder.kind != "dalle2":
+        raise BadModel(f"{folder.path} of kind {folder.kind!r}, to name a sibling", "a DALL·E 2")
+    if other.kind not in ROLES.get(role, ()):
+        raise BadModel(f"{other.path}, a {other.kind}, as {role}", " or ".join(ROLES.get(role, ())) or "a known role")
+    head = folder.part(PIPELINE).config
+    head["siblings"] |= {role: {"name": other.path.resolve().name, "sha256": other.sha256}}
+    listed = f"{PIPELINE}/config.json"
+    with new_folder(out) as draft:
+        shutil.copytree(folder.path, draft, dirs_exist_ok=True)
+        (draft / listed).unlink()
+        about = read_json(draft / "model.json")
+        about["files"][listed] = write_file(draft / listed, to_json(head))
+        replace_file(draft / "model.json", to_json(about))
+        read_model(draft).verify()
+    return read_model(out)

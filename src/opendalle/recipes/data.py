@@ -293,10 +293,13 @@ class PairBatches:
         batch_size: rows a batch.
         seed: of the order.
         with_grid: the prior does without the codec's grid.
+        rows: only the first so many; None: all.
     """
 
-    def __init__(self, store: EmbeddingStore, batch_size: int, seed: int, *, with_grid: bool) -> None:
-        self.z = torch.from_numpy(store.array("z"))
+    def __init__(
+        self, store: EmbeddingStore, batch_size: int, seed: int, *, with_grid: bool, rows: int | None = None
+    ) -> None:
+        self.z = torch.from_numpy(store.array("z"))[:rows]
         self.grid = torch.from_numpy(store.array("grid")) if with_grid else None
         self.ids = torch.from_numpy(store.array("ids"))
         self.length = torch.from_numpy(store.array("length"))

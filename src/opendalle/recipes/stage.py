@@ -46,6 +46,13 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What a stage computes at once, without a run: there is nothing to resume, and no step to tell of."""
+
+    finish: Callable[[], ModelFolder]  # computes and writes the model folder
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One run of a recipe."""
 
@@ -53,7 +60,7 @@ class Stage:
     part: str  # of its model, and of a warm start's: the network that it trains
     out: Path  # the model folder that it leaves
     stamps: Callable[[], Mapping[str, str]]  # what its data are made of; a resumed run must have the same
-    build: Callable[[], Work]  # called when the run reaches this stage
+    build: Callable[[], Work | Fit]  # called when the run reaches this stage
     prepare: Callable[[Callable[[], bool]], bool] | None = None  # before `build`; asks whether to stop, says if done
 
 
@@ -169,6 +176,9 @@ def _run(stage: Stage, passage: Passage, deadline: float) -> Iterator[TrainStep]
             if not stage.prepare(lambda: stop.wanted):
                 return
     work, begun_from = stage.build(), None
+    if isinstance(work, Fit):
+        work.finish()
+        return
     if passage.warm is not None and not resume:
         model = read_model(find_model(passage.warm))
         begun_from = _name(model.path)

@@ -1,6 +1,7 @@
-"""Samplers: from noise to data over `denoise`, what makes a network into one, the way back, and the tiler."""
+"""Samplers: from noise to data over `denoise`, tokens over `next_logits`, what makes a network into one, the tiler."""
 
 from opendalle.samplers.analytic import measure_noise_power
+from opendalle.samplers.autoregressive import GuidedLogits, TokenOptions, TokenState, sample_tokens
 from opendalle.samplers.course import SamplerOptions, SamplerState
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.invert import invert
@@ -11,11 +12,14 @@ from opendalle.samplers.tiler import TiledNetwork, Tiling, measure_reach, run_ti
 __all__ = [
     "SAMPLERS",
     "GuidedDenoise",
+    "GuidedLogits",
     "RepaintOptions",
     "SamplerOptions",
     "SamplerState",
     "TiledNetwork",
     "Tiling",
+    "TokenOptions",
+    "TokenState",
     "invert",
     "last_state",
     "measure_noise_power",
@@ -23,4 +27,5 @@ __all__ = [
     "repaint",
     "run_tiled",
     "sample",
+    "sample_tokens",
 ]

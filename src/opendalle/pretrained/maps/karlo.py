@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from opendalle.base.errors import require
 from opendalle.dalle2.decoder import DecoderConfig
-from opendalle.dalle2.prior import DiffusionPriorConfig
+from opendalle.dalle2.priors.diffusion import DiffusionPriorConfig
 from opendalle.nn.unet import UNet, UNetBlock, UNetConfig
 from opendalle.pretrained.maps.key_table import KeyTable, Row, layer
 from opendalle.upsampling.network import UpsamplerConfig

@@ -11,7 +11,7 @@ from opendalle.base.errors import BadModel
 from opendalle.checkpoint.configs import from_plain
 from opendalle.codec.identity import IdentityCodecConfig
 from opendalle.dalle2.decoder import DecoderConfig
-from opendalle.dalle2.prior import DiffusionPriorConfig
+from opendalle.dalle2.priors.diffusion import DiffusionPriorConfig
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.nn.transformer import TransformerConfig
 from opendalle.nn.unet import UNetConfig, UNetLevel

@@ -5,25 +5,34 @@ diffusion step, the noised picture embedding, and a learned query; what stands a
 The caption comes first and nothing before it changes, so while an embedding is denoised only the last three tokens
 need computing: `condition` reads the caption once, `step` goes on from there.
 
+`DiffusionDraws` is this network with all that it is drawn with: its guess, its schedule, its sampler.
+
 Source: unCLIP, arXiv:2204.06125, section 2.2 ("Diffusion prior").
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
+from opendalle.base.axes import Embeddings
 from opendalle.base.errors import BadRequest, require
-from opendalle.dalle2.means import check_given
+from opendalle.base.rng import normal_like_rows
+from opendalle.dalle2.means import Guess, check_given
+from opendalle.dalle2.priors.protocol import Said
+from opendalle.dalle2.settings import StageSettings
 from opendalle.nn.embeddings import LearnedPositions, TimeEmbedding
 from opendalle.nn.kv_cache import KVCache
 from opendalle.nn.transformer import Transformer, TransformerConfig
 from opendalle.nn.whitening import Whitening
+from opendalle.samplers.course import SamplerOptions
+from opendalle.samplers.guided import GuidedDenoise
+from opendalle.samplers.sample import last_state, sample
 
 SMALLEST_STD = 1e-4  # of a number that hardly varies
 NUM_STEP_TOKENS = 3  # step, noised embedding, query: what changes while an embedding is denoised
@@ -220,6 +229,61 @@ class DiffusionPrior(nn.Module):
 def _pad(text_mask: Bool[Tensor, "b n"] | None) -> Bool[Tensor, "b m"] | None:
     """Extend a caption's mask over z_t and the step's tokens, which are always real."""
     return None if text_mask is None else F.pad(text_mask, (0, 1 + NUM_STEP_TOKENS), value=True)
+
+
+class DiffusionDraws:
+    """A diffusion prior as a `Prior`.
+
+    Args:
+        network: in evaluation mode.
+        settings: how it was trained and is sampled.
+        guess: for a network that takes one.
+    """
+
+    is_random = True
+    knobs = frozenset({"steps", "guidance"})
+
+    def __init__(self, network: DiffusionPrior, settings: StageSettings, guess: Guess | None = None) -> None:
+        self.network, self.settings, self.guess = network, settings, guess
+        self.schedule = settings.make_schedule()
+
+    @torch.no_grad()
+    def draw(
+        self,
+        said: Said,
+        empty: Said,
+        generators: Sequence[Generator],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> Embeddings:
+        """Denoise one embedding a row; the arguments are those of `Prior.draw`."""
+        settings, network = self.settings, self.network
+        noise = normal_like_rows(generators, (network.config.embedding_width,), said.pooled.device)
+        denoise = GuidedDenoise(
+            network.step,
+            {"conditioning": self._read(said)},
+            {"conditioning": self._read(empty)},
+            schedule=self.schedule,
+            prediction=settings.prediction,
+            scale=settings.guidance if guidance is None else guidance,
+            clip=settings.clip_range,
+        )
+        options = SamplerOptions(variance=settings.variance, noise_power=tuple(settings.noise_power) or None)
+        drawn = sample(
+            denoise,
+            noise,
+            settings.grid(self.schedule, steps),
+            schedule=self.schedule,
+            sampler=settings.sampler,
+            options=options,
+            generators=generators,
+        )
+        return network.denormalise(last_state(drawn).x_t)
+
+    def _read(self, said: Said) -> PriorConditioning:
+        guess = None if self.guess is None else self.guess(said.pooled)
+        return self.network.condition(said.pooled, said.states, said.mask, guess)
 
 
 PRIOR_PRESETS: Mapping[str, DiffusionPriorConfig] = MappingProxyType(

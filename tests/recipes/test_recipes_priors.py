@@ -1,0 +1,107 @@
+"""The priors' recipe: captions read once are those read each time, and the folder holds every prior, ready to use."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from opendalle.base.errors import BadConfig, BadModel, BadRequest
+from opendalle.base.rng import picture_generator
+from opendalle.checkpoint.folder import Part, read_model, write_model
+from opendalle.checkpoint.places import bundled_folder
+from opendalle.dalle2.priors.protocol import Prior, Said
+from opendalle.data.emoji.fixture import build_fixture
+from opendalle.pretrained.kinds import PRIORS_HEAD, load, load_pipeline
+from opendalle.recipes import run
+from opendalle.recipes.data import PairBatches
+from opendalle.recipes.places import runs_beside
+from opendalle.recipes.priors import priors
+from opendalle.recipes.reading import ReadCaptions
+
+
+class Reader:
+    """Stand in for a text tower: states are cumulated sums, so that order counts; padding would show."""
+
+    empty = torch.tensor([1, 2, 0, 0, 0]), torch.tensor([True, True, False, False, False])
+    rows = 0
+
+    def read(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.rows += len(ids)
+        states = (ids.cumsum(dim=1)[..., None] * torch.tensor([1.0, 0.5])) * mask[..., None]
+        return states.sum(dim=1), states
+
+
+def test_captions_read_once_are_those_read_each_time() -> None:
+    length = torch.randint(1, 6, (50,), generator=picture_generator(0))
+    mask = torch.arange(5) < length[:, None]
+    ids = torch.randint(1, 4, (50, 5), generator=picture_generator(1)) * mask
+    reader = Reader()
+    again = ReadCaptions(reader, ids, mask)
+    distinct = {tuple(row) for row in [*ids.tolist(), reader.empty[0].tolist()]}
+    assert reader.rows == len(distinct)
+    rows = torch.randperm(50, generator=picture_generator(2))[:20]
+    for found, wanted in zip(again(ids[rows], mask[rows]), reader.read(ids[rows], mask[rows]), strict=True):
+        torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(again.pooled_of(ids), reader.read(ids, mask)[0])
+    empty = [one[None] for one in reader.empty]
+    torch.testing.assert_close(again(*empty)[1], reader.read(*empty)[1])
+    with pytest.raises(BadRequest, match="was not read"):
+        again.pooled_of(torch.full((1, 5), 9))
+
+
+def test_priors_want_a_clip_and_enough_pairs(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="priors without a clip"):
+        priors(tmp_path, tmp_path / "out")
+    with pytest.raises(BadConfig, match="pairs is 5"):
+        priors(tmp_path, tmp_path / "out", pairs=5)
+
+
+@pytest.mark.slow
+def test_a_folder_of_priors_is_trained_scored_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = bundled_folder() / "clip-emoji"
+    if not (clip / "model.json").is_file():
+        pytest.skip("the bundled model is not built yet")
+    world, out = tmp_path / "world", tmp_path / "priors"
+    for _ in build_fixture(world):
+        pass
+    trained_on: set[int | None] = set()
+    whole = PairBatches.__init__
+
+    def watched(self: PairBatches, *args: object, rows: int | None = None, **named: object) -> None:
+        trained_on.add(rows)
+        whole(self, *args, rows=rows, **named)
+
+    monkeypatch.setattr(PairBatches, "__init__", watched)
+    few = {"projection_pictures": 128, "ar_pictures": 64, "batch_size": 16, "pairs": 160}
+    codec = bundled_folder() / "codec-emoji"
+    stages = {step.stage for step in run("priors", data=world, out=out, clip=clip, codec=codec, **few)}
+    assert stages == {"projection", "ar"}  # the matrix takes no step
+    assert trained_on == {160 - 8}
+    found = load(out)
+    assert sorted(found) == ["ar", "linear", "none-shifted", "projection"]
+    context = 32
+    said = Said(torch.eye(256)[:2], torch.zeros(2, context, 256), torch.ones(2, context, dtype=torch.bool))
+    for prior in found.values():
+        assert isinstance(prior, Prior)
+        drawn = prior.draw(said, said, [picture_generator(0), picture_generator(1)])
+        assert drawn.shape == (2, 256)
+    scores = read_model(out).card["scores"]
+    assert sorted(scores) == ["ar", "linear", "none", "none-shifted", "projection"]
+    assert scores["linear"]["cosine"] > scores["none"]["cosine"]
+    assert not runs_beside(out).joinpath("linear").exists()
+    with pytest.raises(BadModel, match="a generation such as"):
+        load_pipeline(out)
+
+
+def test_a_prior_of_tomorrow_and_another_clip_are_refused(tmp_path: Path) -> None:
+    card = {"data": "none", "recipe": "by hand", "licence": "none"}
+    clip = write_model(tmp_path / "clip", kind="clip", parts={"clip": Part({})}, card=card)
+    named = {"clip": {"name": "clip", "sha256": clip.sha256}}
+    parts = {PRIORS_HEAD: Part({"siblings": named}), "dream": Part({})}
+    write_model(tmp_path / "odd", kind="dalle2-priors", parts=parts, card=card)
+    with pytest.raises(BadModel, match=r"'dream'.*Update opendalle"):
+        load(tmp_path / "odd")
+    named["clip"]["sha256"] = "0" * 64
+    write_model(tmp_path / "stranger", kind="dalle2-priors", parts={PRIORS_HEAD: Part({"siblings": named})}, card=card)
+    with pytest.raises(BadModel, match="another clip"):
+        load(tmp_path / "stranger")
