@@ -89,10 +89,10 @@ def measure(dalle: Dalle2, given: torch.Tensor) -> list[tuple[int, int, float, f
 
 def plot(found: list[tuple[int, int, float, float, float, float]], out: Path) -> None:
     """Draw error against calls, a line for each number of refinements."""
-    import matplotlib
+    import matplotlib  # pyright: ignore[reportMissingImports] - of the extra `train`
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot as plt  # pyright: ignore[reportMissingImports]
 
     figure, axes = plt.subplots(figsize=(6, 3.6))
     for refinements in sorted({one[1] for one in found}):

@@ -61,6 +61,7 @@ def ask(dalle: Dalle2, prompts: Sequence[str], batch: int) -> list[Asked]:
         generators = [picture_generator(first + k) for k in range(len(part))]
         prompted, empty = dalle.cascade.read(part), dalle.cascade.read([""] * len(part))
         z = dalle.cascade.imagine(prompted, empty, generators, Request(prompt=part[0]))
+        assert z is not None, "the model's own prior draws"
         asked.append(Asked(z, prompted, empty, tuple(one.get_state() for one in generators)))
     return asked
 

@@ -35,7 +35,7 @@ def test_frames_become_pictures_or_one_animation(opendalle, pipeline, here, cat)
         assert opendalle("morph", "cat.png", "--to", "a dog", "--from", "a cat", "--frames", "3", "--out", name)[0] == 0
     assert (pipeline.asked[-1].from_text, pipeline.asked[-1].to_text) == ("a cat", "a dog")
     with Image.open(here / "way.gif") as gif:
-        assert gif.n_frames == 3
+        assert getattr(gif, "n_frames", 1) == 3
     import av
 
     with av.open(str(here / "way.mp4")) as film:

@@ -199,7 +199,7 @@ def test_it_learns_a_sentence_by_heart() -> None:
         network, read, (torch.zeros(N, dtype=torch.long), captions.mask[0]), PriorLossConfig(caption_drop=0.0)
     )
     batch = PairBatch(z=z[:6], ids=torch.ones(6, N, dtype=torch.long), mask=captions.mask)
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+    optimiser, loss = torch.optim.Adam(network.parameters(), lr=1e-2), torch.tensor(torch.inf)
     for _ in range(150):
         optimiser.zero_grad()
         loss = objective(batch, picture_generator(0)).total["ar"]

@@ -141,6 +141,8 @@ def test_every_prior_wears_the_interface(make: type) -> None:
         off, half, full = (prior.draw(captions, nothing, generators(0, 1), guidance=s) for s in (1.0, 1.5, 2.0))
         assert not torch.equal(off, full)
         if not prior.is_random:
+            assert off is not None
+            assert full is not None
             torch.testing.assert_close(half, (off + full) / 2)
 
 

@@ -46,15 +46,17 @@ def test_what_each_prior_hands_to_the_decoder(other: Dalle2) -> None:
     cascade = other.cascade
     said, empty = cascade.read(["a red apple", ""]), cascade.read(["", ""])
 
-    def imagined(name: str) -> torch.Tensor:
+    def imagined(name: str) -> torch.Tensor | None:
         rows = [picture_generator(0), picture_generator(1)]
         return cascade.imagine(said, empty, rows, Request(prompt="a red apple", prior=name))
 
     pooled = cascade.pooled(said)
     torch.testing.assert_close(imagined("none"), F.normalize(pooled, dim=-1))
-    gap = other.parts.priors["none-shifted"].gap
-    torch.testing.assert_close(imagined("none-shifted"), F.normalize(pooled + gap, dim=-1))
-    torch.testing.assert_close(imagined("linear"), F.normalize(other.parts.priors["linear"](pooled), dim=-1))
+    shifted, linear = other.parts.priors["none-shifted"], other.parts.priors["linear"]
+    assert isinstance(shifted, ShiftedText)
+    assert isinstance(linear, LinearPrior)
+    torch.testing.assert_close(imagined("none-shifted"), F.normalize(pooled + shifted.gap, dim=-1))
+    torch.testing.assert_close(imagined("linear"), F.normalize(linear(pooled), dim=-1))
     assert imagined("caption") is None
 
 

@@ -31,8 +31,10 @@ ran = {}  # file -> its functions that were called, in order of the first call
 def watch(frame, event, _):
     code = frame.f_code
     if event == "call" and code.co_filename.startswith(package) and not code.co_name.startswith("<"):
-        defined_at_import = frame.f_back is not None and frame.f_back.f_code.co_name == "<module>"
-        if not defined_at_import and code.co_flags & 0x2:  # 0x2: a function's own locals, not a class body
+        above = frame.f_back  # what a module makes while it is imported is no step of the way
+        while above is not None and not above.f_code.co_filename.startswith("<frozen importlib"):
+            above = above.f_back
+        if above is None and code.co_flags & 0x2:  # 0x2: a function's own locals, not a class body
             ran.setdefault(code.co_filename[len(package):], {}).setdefault(code.co_name)
 sys.setprofile(watch)
 for sample in opendalle.load("dalle2").generate("a red apple", seed=7):

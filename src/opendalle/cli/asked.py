@@ -67,9 +67,8 @@ def whole_number(_: type, tokens: Sequence[Token]) -> int:
 
 
 if TYPE_CHECKING:
-    Asked = AskedVary = AskedBlend = AskedMorph = AskedLadder = AskedEdit = (
-        Flags  # a type checker cannot know the fields
-    )
+    # a type checker cannot know the fields
+    Asked = AskedVary = AskedBlend = AskedMorph = AskedLadder = AskedEdit = AskedUpscale = Flags
 else:
     Asked, AskedVary, AskedBlend, AskedMorph, AskedLadder, AskedEdit, AskedUpscale = (_flags_of(verb) for verb in VERBS)
 

@@ -16,7 +16,7 @@ Source: unCLIP, arXiv:2204.06125, sections 2, 3 and 6.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -56,7 +56,14 @@ class Dalle2:
         self.clip_sha256 = clip_sha256
         self.parts, self.config, self.origin = parts, config, dict(origin or {})
         self.cascade = Cascade(parts, config)
-        self._changes, self._edits = Changes(self.cascade), Edits(self.cascade)
+
+    @cached_property
+    def _changes(self) -> Changes:
+        return Changes(self.cascade)
+
+    @cached_property
+    def _edits(self) -> Edits:
+        return Edits(self.cascade)
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -136,7 +136,7 @@ def write_dalle2(
     parts = {
         "guess": Part(to_plain(guess.config), guess.state_dict(), storage="int8-row"),
         "prior": Part(to_plain(network.config), network.state_dict(), storage="int8-row"),
-        "sketch": Part(to_plain(sketch.config), sketch.state_dict(), storage="int8-row"),
+        "sketch": Part(to_plain(sketch.config), sketch.state_dict(), storage="int6-row"),
         "decoder": Part(to_plain(decoder.config), decoder.state_dict(), storage="int8-row"),
         PIPELINE: Part({"settings": to_plain(settings), "siblings": siblings}),
     }
