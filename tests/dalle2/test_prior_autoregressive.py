@@ -31,6 +31,7 @@ CONFIG = AutoregressivePriorConfig(
     num_codes=CODES,
     num_buckets=BUCKETS,
     num_nearness=4,
+    has_guess=True,
 )
 
 
@@ -154,6 +155,20 @@ def test_nearness_counts_training_pictures_and_is_drawn_from_their_upper_half(pr
     assert abs((many == 2).float().mean().item() - 0.5) < 0.1
     nobody = dataclasses.replace(said(3), is_empty=torch.tensor([True, False, True]))
     assert (prior.draw_nearness(nobody, [picture_generator(3)] * 3) == 4).tolist() == [True, False, True]
+
+
+def test_the_guess_is_what_least_squares_expects(prior: AutoregressivePrior) -> None:
+    turn = torch.linalg.qr(torch.randn(E, E, generator=picture_generator(6)))[0]
+    z_t = flat(400, seed=3)
+    prior.measure(z_t @ turn, z_t)  # pictures that follow from their captions altogether
+    guessed, codes = prior.guess(z_t), prior.codes.encode(z_t @ turn)
+    assert guessed is not None
+    assert (guessed - codes).abs().max() <= 1
+    assert (guessed == codes).float().mean() > 0.95
+    without = AutoregressivePrior(dataclasses.replace(CONFIG, has_guess=False))
+    assert without.guess(z_t) is None
+    codes = torch.zeros(2, CODES - 1, dtype=torch.long)
+    assert without(codes, codes[:, 0], z_t[:2], torch.zeros(2, N, D)).shape == (2, CODES, BUCKETS)
 
 
 def test_the_loss_is_the_plain_sum_and_a_dropped_caption_leaves_no_trace(prior: AutoregressivePrior) -> None:

@@ -15,6 +15,10 @@ The paper leaves open, and we chose:
 - where the caption is dropped, for guidance, a word of its own stands for the nearness: nothing of the caption remains;
 - codes are drawn at temperature 1 from all buckets unless the config says otherwise.
 
+Ours is the guess, as beside the diffusion prior: least squares from z_t says along each axis which bucket to expect,
+and a token carries the guess for the code that follows it.  Buckets are equally full, so without a caption every code
+is as likely as any other, and to find in z_t another direction for every axis a small network needs very long.
+
 Source: unCLIP, arXiv:2204.06125, section 2.2 ("Autoregressive prior") and appendix C.
 """
 
@@ -31,12 +35,14 @@ from torch import Generator, Tensor, nn
 from opendalle.base.axes import Embeddings
 from opendalle.base.errors import BadRequest, require
 from opendalle.dalle2.priors.codes import EmbeddingCodes
+from opendalle.dalle2.priors.linear import ridge
 from opendalle.dalle2.priors.protocol import Said
 from opendalle.nn.embeddings import LearnedPositions
 from opendalle.nn.kv_cache import KVCache
 from opendalle.nn.transformer import Transformer, TransformerConfig
 from opendalle.samplers.autoregressive import GuidedLogits, TokenOptions, sample_tokens
 
+GUESS_PENALTY = 1e-4  # of the least squares, as in `ridge`
 NUM_PREFIX_TOKENS = 2  # z_t and nearness, between the caption's states and the codes
 
 
@@ -51,6 +57,7 @@ class AutoregressivePriorConfig:
     num_codes: int  # principal axes that are kept
     num_buckets: int = 1_024  # values of a code
     num_nearness: int = 16  # values of the nearness token
+    has_guess: bool = False  # whether each token carries what least squares expects of the code that follows
     text_scale: float = 1.0  # multiplies z_t on the way in; sqrt(e) brings unit vectors to unit variance
     guidance: float = 1.0  # 1 is off
     drawing: TokenOptions = field(default_factory=TokenOptions)  # how boldly codes are drawn
@@ -70,6 +77,8 @@ class AutoregressivePrior(nn.Module):
     is_random = True
     knobs = frozenset({"guidance"})
     nearness_edges: Tensor
+    guess_weight: Tensor
+    guess_bias: Tensor
 
     def __init__(self, config: AutoregressivePriorConfig) -> None:
         super().__init__()
@@ -81,15 +90,20 @@ class AutoregressivePrior(nn.Module):
         self.text_embedding_in = nn.Linear(config.embedding_width, width)
         self.nearness_in = nn.Embedding(config.num_nearness + 1, width)  # the last one: no caption to be near to
         self.code_in = nn.Embedding(config.num_buckets, width)
+        self.guess_in = nn.Embedding(config.num_buckets, width) if config.has_guess else None
+        if config.has_guess:  # in one row, as the codes' own numbers
+            self.register_buffer("guess_weight", torch.zeros(config.embedding_width * config.num_codes))
+            self.register_buffer("guess_bias", torch.zeros(config.num_codes))
         self.positions = LearnedPositions(config.num_text_tokens + NUM_PREFIX_TOKENS + config.num_codes - 1, width)
         self.transformer = Transformer(config.transformer)
         self.out = nn.Linear(width, config.num_buckets)
-        for table in (self.nearness_in, self.code_in):
-            nn.init.normal_(table.weight, std=0.02)
+        for table in (self.nearness_in, self.code_in, self.guess_in):
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.02)
 
     @torch.no_grad()
     def measure(self, z: Embeddings, z_t: Embeddings) -> None:
-        """Fit the codes, and divide the nearness of pictures to their captions into buckets of equally many.
+        """Fit the codes and the guess, and divide the nearness of pictures to captions into buckets of equally many.
 
         Args:
             z: the training pictures' embeddings.
@@ -99,6 +113,20 @@ class AutoregressivePrior(nn.Module):
         near = (z * z_t).sum(dim=1).sort().values
         starts = torch.arange(1, self.config.num_nearness) * len(near) // self.config.num_nearness
         self.nearness_edges.copy_(near[starts])
+        if self.guess_in is not None:
+            weight, bias = ridge(z_t.double(), self.codes.along(z).double(), GUESS_PENALTY)
+            self.guess_weight.copy_(weight.flatten())
+            self.guess_bias.copy_(bias)
+
+    def guess(self, z_t: Embeddings) -> Int[Tensor, "b n"] | None:
+        """Return the codes that least squares expects of captions; None for a prior without a guess.
+
+        Args:
+            z_t: their embeddings.
+        """
+        if self.guess_in is None:
+            return None
+        return self.codes.buckets(z_t @ self.guess_weight.view(-1, self.config.num_codes) + self.guess_bias)
 
     def nearness_of(
         self, z: Embeddings, z_t: Embeddings, is_dropped: Bool[Tensor, " b"] | None = None
@@ -145,8 +173,9 @@ class AutoregressivePrior(nn.Module):
         Returns:
             Logits of the first code, of the second, ..., of the one after the last one given.
         """
-        prefix, mask = self._prefix(nearness, text_embedding, text_states, text_mask)
-        tokens = torch.cat([prefix, self._code_tokens(codes)], dim=1)
+        guess = self.guess(text_embedding)
+        prefix, mask = self._prefix(nearness, text_embedding, text_states, text_mask, guess)
+        tokens = torch.cat([prefix, self._code_tokens(codes, guess)], dim=1)
         states = self.transformer(tokens, mask=_pad(mask, codes.shape[1]))
         return self.out(states[:, prefix.shape[1] - 1 :])
 
@@ -185,23 +214,31 @@ class AutoregressivePrior(nn.Module):
         text_embedding: Float[Tensor, "b e"],
         text_states: Float[Tensor, "b m d"],
         text_mask: Bool[Tensor, "b m"] | None,
+        guess: Int[Tensor, "b k"] | None,
     ) -> tuple[Float[Tensor, "b n c"], Bool[Tensor, "b n"] | None]:
         """All that stands before the codes; a place that is padding in every caption is left out."""
         wanted, came = self.config.num_text_tokens, text_states.shape[1]
         if came != wanted:
             raise BadRequest(f"{came} text states", f"{wanted} text states", "Pad or cut the caption's tokens.")
         embedding = self.text_embedding_in(text_embedding * self.config.text_scale)
-        tokens = [self.text_in(text_states), embedding[:, None], self.nearness_in(nearness)[:, None]]
+        last = self.nearness_in(nearness)
+        if self.guess_in is not None and guess is not None:
+            last = last + self.guess_in(guess[:, 0])
+        tokens = [self.text_in(text_states), embedding[:, None], last[:, None]]
         prefix, mask = self.positions(torch.cat(tokens, dim=1)), _pad(text_mask, NUM_PREFIX_TOKENS)
         if mask is None:
             return prefix, None
         used = mask.any(dim=0)
         return prefix[:, used], mask[:, used]
 
-    def _code_tokens(self, codes: Int[Tensor, "b n"], first: int = 0) -> Float[Tensor, "b n c"]:
-        """Codes from the one numbered `first` on, as tokens."""
-        start = self.config.num_text_tokens + NUM_PREFIX_TOKENS + first
-        return self.positions(self.code_in(codes), start=start)
+    def _code_tokens(
+        self, codes: Int[Tensor, "b n"], guess: Int[Tensor, "b k"] | None, first: int = 0
+    ) -> Float[Tensor, "b n c"]:
+        """Codes from the one numbered `first` on, as tokens, each with the guess for the code after it."""
+        tokens = self.code_in(codes)
+        if self.guess_in is not None and guess is not None:
+            tokens = tokens + self.guess_in(guess[:, first + 1 : first + 1 + codes.shape[1]])
+        return self.positions(tokens, start=self.config.num_text_tokens + NUM_PREFIX_TOKENS + first)
 
 
 class NextCode:
@@ -216,8 +253,8 @@ class NextCode:
     """
 
     def __init__(self, prior: AutoregressivePrior, said: Said, nearness: Int[Tensor, " b"]) -> None:
-        self.prior, self.said, self.nearness = prior, said, nearness
-        self.prefix, self.mask = prior._prefix(nearness, said.pooled, said.states, said.mask)
+        self.prior, self.guess = prior, prior.guess(said.pooled)
+        self.prefix, self.mask = prior._prefix(nearness, said.pooled, said.states, said.mask, self.guess)
 
     def new_cache(self) -> KVCache:
         """Make an empty cache that has room for a whole embedding."""
@@ -234,7 +271,8 @@ class NextCode:
         """
         prior, num_prefix = self.prior, self.prefix.shape[1]
         known = 0 if cache is None else cache.length
-        fresh = prior._code_tokens(tokens[:, max(known - num_prefix, 0) :], first=max(known - num_prefix, 0))
+        first = max(known - num_prefix, 0)
+        fresh = prior._code_tokens(tokens[:, first:], self.guess, first=first)
         if known < num_prefix:
             fresh = torch.cat([self.prefix[:, known:], fresh], dim=1)
         states = prior.transformer(fresh, mask=_pad(self.mask, tokens.shape[1]), cache=cache)
@@ -264,6 +302,7 @@ AUTOREGRESSIVE_PRESETS: Mapping[str, AutoregressivePriorConfig] = MappingProxyTy
             transformer=TransformerConfig(width=128, depth=4, heads=4, is_causal=True),
             num_codes=40,
             num_buckets=128,
+            has_guess=True,
             text_scale=16.0,
         ),
         "paper": AutoregressivePriorConfig(  # its context of 384 in all: 63 places for the caption beside 319 codes

@@ -91,9 +91,17 @@ class EmbeddingCodes(nn.Module):
 
     def encode(self, z: Embeddings) -> Int[Tensor, "b n"]:
         """Return the codes of embeddings, the widest axis first."""
+        return self.buckets(self.along(z))
+
+    def along(self, z: Embeddings) -> Float[Tensor, "b n"]:
+        """Return how far embeddings lie along the axes that are kept, from the mean."""
         width, num_codes, _ = self.shape
-        along = (z.float() - self.mean) @ self.axes.view(width, num_codes)
-        return torch.searchsorted(self.edges.view(num_codes, -1), along.T.contiguous()).T.contiguous()
+        return (z.float() - self.mean) @ self.axes.view(width, num_codes)
+
+    def buckets(self, along: Float[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+        """Return the codes of places along the axes, as `along` gives them."""
+        edges = self.edges.view(along.shape[1], -1)
+        return torch.searchsorted(edges, along.T.contiguous()).T.contiguous()
 
     def decode(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b e"]:
         """Return the embeddings that codes stand for; what lies along the axes left out is their mean."""
