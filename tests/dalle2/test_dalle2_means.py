@@ -142,7 +142,7 @@ def test_with_and_without_are_not_mixed_up() -> None:
     plain = Decoder(dataclasses.replace(DECODER, has_sketch=False, transformer=body))
     with pytest.raises(BadRequest, match="without"):
         plain.condition(unit(2), text, states, sketch=torch.zeros(2, 3, 4, 4))
-    with pytest.raises(BadConfig, match="odd"):
+    with pytest.raises(BadConfig, match="channels in"):
         dataclasses.replace(DECODER, transformer=body)
     with pytest.raises(BadConfig, match="sizes"):
         dataclasses.replace(SMALL, side=0)

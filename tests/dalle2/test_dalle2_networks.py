@@ -242,8 +242,9 @@ def test_decoder_reads_a_prompt_once_and_guides_in_one_pass(config: DecoderConfi
         second = decoder.condition(z, text_embedding, text_states, ~real, has_embedding=torch.tensor([False, True]))
         alone = torch.cat([decoder(x, t, first), decoder(x, t, second)])
         both = decoder(torch.cat([x, x]), torch.cat([t, t]), join(first, second))
-        torch.testing.assert_close(both, alone, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(decoder(x[1:], t[1:], first.rows(slice(1, 2))), alone[1:2], atol=1e-5, rtol=1e-5)
+        close = {"atol": 5e-5, "rtol": 1e-5}  # batches of other sizes round in another order
+        torch.testing.assert_close(both, alone, **close)
+        torch.testing.assert_close(decoder(x[1:], t[1:], first.rows(slice(1, 2))), alone[1:2], **close)
         names = [name for name, _ in decoder.named_modules() if "context_kv" in name or "picture_to" in name]
         for name in names:  # what a prompt fixes is not asked for again
             decoder.get_submodule(name).register_forward_hook(lambda *_: pytest.fail("projected again"))

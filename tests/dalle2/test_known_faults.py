@@ -160,10 +160,10 @@ def test_embedding_and_caption_are_dropped_independently(dalle: Dalle2) -> None:
     seen: dict[str, Tensor] = {}
 
     class Spy:
-        config = SimpleNamespace(learns_variance=False)
+        config = SimpleNamespace(learns_variance=False, has_known=False)
 
         def condition(
-            self, z: Tensor, pooled: Tensor, states: Tensor, mask: Tensor, *, has_embedding: Tensor, sketch: None
+            self, z: Tensor, pooled: Tensor, states: Tensor, mask: Tensor, *, has_embedding: Tensor, **_: None
         ) -> None:
             seen.update(has_embedding=has_embedding, has_caption=pooled[:, 0] > 0)
 
