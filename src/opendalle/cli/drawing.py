@@ -91,6 +91,9 @@ def write_samples(samples: Iterator[Sample], model: str, places: Places, total: 
         model: its name, for the recipes.
         places: where pictures go.
         total: how many there will be.
+
+    Raises:
+        OpenDalleError: when it comes before the first picture.
     """
     written: list[Path] = []
     try:

@@ -18,7 +18,7 @@ from opendalle.base.errors import BadRequest
 from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows, picture_generator
 from opendalle.dalle2.cascade import Cascade
-from opendalle.dalle2.jobs import Begin, Row, Start
+from opendalle.dalle2.jobs import Begin, Row, Start, Stopwatch
 from opendalle.dalle2.latents import check_weights, reduced, slerp, spherical_mean, stops, text_difference
 from opendalle.dalle2.parts import Latent, Prompted
 from opendalle.pictures import Given
@@ -48,11 +48,12 @@ class Changes:
         asked = _rebuilding(request, eta=VARY_ETA if request.eta is None else request.eta)
         latent = self._found(given, request.prompt, asked)
 
-        def begin(rows: Sequence[Row], generators: Sequence[Generator]) -> Start:
+        def begin(rows: Sequence[Row], generators: Sequence[Generator], watch: Stopwatch) -> Start:
             z, x_T = _rows(latent(), len(rows))
             if request.renew > 0:
                 fresh = normal_like_rows(generators, x_T.shape[1:], x_T.device)
                 x_T = slerp(x_T, fresh, request.renew)
+            watch.lap("latent")
             return Start(Latent(z, x_T), self._said(request.prompt, len(rows)), asked)
 
         return begin
@@ -78,7 +79,7 @@ class Changes:
         asked = _rebuilding(request, eta=0.0)
         found = cache(lambda: [self._of_source(one, request, asked) for one in sources])
 
-        def begin(rows: Sequence[Row], generators: Sequence[Generator]) -> Start:
+        def begin(rows: Sequence[Row], generators: Sequence[Generator], watch: Stopwatch) -> Start:
             z, x_T = (torch.cat(ones) for ones in zip(*(_rows(one, 1) for one in found()), strict=True))
             weights = [shares[row.index] for row in rows]
             mixed = torch.stack([spherical_mean(z, one) for one in weights])
@@ -86,6 +87,7 @@ class Changes:
                 noise = torch.stack([spherical_mean(x_T, one) for one in weights])
             else:
                 noise = normal_like_rows(generators, x_T.shape[1:], x_T.device)
+            watch.lap("latent")
             return Start(Latent(mixed, noise), self._said("", len(rows)), asked)
 
         return begin
@@ -106,12 +108,13 @@ class Changes:
         latent = self._found(given, "", asked)
         wanted = cache(lambda: self._difference(request.from_text, request.to_text))
 
-        def begin(rows: Sequence[Row], generators: Sequence[Generator]) -> Start:
+        def begin(rows: Sequence[Row], generators: Sequence[Generator], watch: Stopwatch) -> Start:
             frames = request.frames
             shares = [1.0 if frames == 1 else row.index / (frames - 1) for row in rows]
             z, x_T = _rows(latent(), len(rows))
             way = torch.tensor([request.strength * share for share in shares], device=z.device)
             led = slerp(z, wanted().expand(len(rows), -1), way)
+            watch.lap("latent")
             return Start(Latent(led, x_T), self._said("", len(rows)), asked)
 
         return begin
@@ -135,10 +138,11 @@ class Changes:
         asked = _rebuilding(request, eta=0.0)
         latent = self._found(given, "", asked)
 
-        def begin(rows: Sequence[Row], generators: Sequence[Generator]) -> Start:
+        def begin(rows: Sequence[Row], generators: Sequence[Generator], watch: Stopwatch) -> Start:
             whole, x_T = _rows(latent(), len(rows))
             rungs = [request.components[row.index] for row in rows]
             z = torch.cat([reduced(whole[:1], whitening, number) for number in rungs])
+            watch.lap("latent")
             return Start(Latent(z, x_T), self._said("", len(rows)), asked)
 
         return begin

@@ -35,9 +35,6 @@ class Start:
     request: Request  # what is asked of the decoder, the verb's own defaults filled in
 
 
-Begin = Callable[[Sequence[Row], Sequence[Generator]], Start]
-
-
 @dataclass
 class Stopwatch:
     """Seconds of each stage of one batch."""
@@ -50,6 +47,9 @@ class Stopwatch:
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
         self.last = now
+
+
+Begin = Callable[[Sequence[Row], Sequence[Generator], Stopwatch], Start]  # where a batch's latents come from
 
 
 @dataclass(frozen=True)

@@ -291,13 +291,15 @@ class Dalle2:
         """Begin from captions: the prior imagines, or an embedding is given."""
         cascade = self.cascade
 
-        def begin(rows: Sequence[Row], generators: Sequence[Generator]) -> Start:
+        def begin(rows: Sequence[Row], generators: Sequence[Generator], watch: Stopwatch) -> Start:
             prompted, request = cascade.read([row.request.prompt for row in rows]), rows[0].request
+            watch.lap("text")
             if embedding is None:
                 empty = cascade.read([""] * len(rows))
                 z, doubt = cascade.imagine(prompted, empty, generators, request), self.config.doubt
             else:
                 z, doubt = embedding.to(cascade.device).expand(len(rows), -1), 0.0
+            watch.lap("prior")
             noise = None if hooks.initial_noise is None else hooks.initial_noise(generators, cascade.grid_shape)
             return Start(Latent(z, noise, doubt), prompted, request)
 
@@ -332,9 +334,8 @@ class Dalle2:
         """Draw one batch; its requests differ in prompt and seed only."""
         cascade, watch = self.cascade, Stopwatch()
         generators = [picture_generator(row.seed) for row in rows]
-        start = job.begin(rows, generators)
+        start = job.begin(rows, generators, watch)
         request = start.request
-        watch.lap("latent")
         empty = cascade.read([""] * len(rows))
         finish = self._finisher(rows, job, watch)
         due = preview_steps(request.previews, len(cascade.grid("decoder", request.steps)))

@@ -23,7 +23,7 @@ class ResidualVector(nn.Module):
         self.down = nn.Linear(2 * width, width)
         nn.init.zeros_(self.down.weight)
 
-    def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Add what the two layers make of a vector."""
         return x + self.down(F.gelu(self.up(self.norm(x))))
 

@@ -154,6 +154,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
     Raises:
         BadRequest: when the name is taken, or its folder cannot be written.
+        OpenDalleError: whatever `write` raises of it.
     """
     refuse_existing(path)
     work = path.with_name(f".{path.name[:40]}.tmp-{uuid4().hex}")  # a long name would become too long
