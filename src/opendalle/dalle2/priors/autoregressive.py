@@ -91,8 +91,8 @@ class AutoregressivePrior(nn.Module):
         self.nearness_in = nn.Embedding(config.num_nearness + 1, width)  # the last one: no caption to be near to
         self.code_in = nn.Embedding(config.num_buckets, width)
         self.guess_in = nn.Embedding(config.num_buckets, width) if config.has_guess else None
-        if config.has_guess:  # in one row, as the codes' own numbers
-            self.register_buffer("guess_weight", torch.zeros(config.embedding_width * config.num_codes))
+        if config.has_guess:
+            self.register_buffer("guess_weight", torch.zeros(config.num_codes, config.embedding_width))
             self.register_buffer("guess_bias", torch.zeros(config.num_codes))
         self.positions = LearnedPositions(config.num_text_tokens + NUM_PREFIX_TOKENS + config.num_codes - 1, width)
         self.transformer = Transformer(config.transformer)
@@ -115,7 +115,7 @@ class AutoregressivePrior(nn.Module):
         self.nearness_edges.copy_(near[starts])
         if self.guess_in is not None:
             weight, bias = ridge(z_t.double(), self.codes.along(z).double(), GUESS_PENALTY)
-            self.guess_weight.copy_(weight.flatten())
+            self.guess_weight.copy_(weight.T)
             self.guess_bias.copy_(bias)
 
     def guess(self, z_t: Embeddings) -> Int[Tensor, "b n"] | None:
@@ -126,7 +126,7 @@ class AutoregressivePrior(nn.Module):
         """
         if self.guess_in is None:
             return None
-        return self.codes.buckets(z_t @ self.guess_weight.view(-1, self.config.num_codes) + self.guess_bias)
+        return self.codes.buckets(z_t @ self.guess_weight.T + self.guess_bias)
 
     def nearness_of(
         self, z: Embeddings, z_t: Embeddings, is_dropped: Bool[Tensor, " b"] | None = None
