@@ -13,10 +13,13 @@ from opendalle.dalle2.priors.protocol import Prior, Said
 from opendalle.data.emoji.fixture import build_fixture
 from opendalle.pretrained.kinds import PRIORS_HEAD, load, load_pipeline
 from opendalle.recipes import run
+from opendalle.recipes.dalle2_folder import name_sibling
 from opendalle.recipes.data import PairBatches
 from opendalle.recipes.places import runs_beside
 from opendalle.recipes.priors import priors
 from opendalle.recipes.reading import ReadCaptions
+
+SETTINGS = {"prior": {}, "decoder": {}}
 
 
 class Reader:
@@ -89,6 +92,9 @@ def test_a_folder_of_priors_is_trained_scored_and_loaded(tmp_path: Path, monkeyp
     assert sorted(scores) == ["ar", "linear", "none", "none-shifted", "projection"]
     assert scores["linear"]["cosine"] > scores["none"]["cosine"]
     assert not runs_beside(out).joinpath("linear").exists()
+    if (bundled_folder() / "dalle2-emoji/model.json").is_file():
+        name_sibling(Path("dalle2"), "priors", out, tmp_path / "named")
+        assert set(load(tmp_path / "named").cascade.priors) == {*found, "diffusion", "none", "caption"}
     with pytest.raises(BadModel, match="a generation such as"):
         load_pipeline(out)
 
@@ -105,3 +111,40 @@ def test_a_prior_of_tomorrow_and_another_clip_are_refused(tmp_path: Path) -> Non
     write_model(tmp_path / "stranger", kind="dalle2-priors", parts={PRIORS_HEAD: Part({"siblings": named})}, card=card)
     with pytest.raises(BadModel, match="another clip"):
         load(tmp_path / "stranger")
+
+
+def fake(folder: Path, kind: str, siblings: dict[str, Path] | None = None, head: str = "head") -> Path:
+    """Write a model without networks, that names others."""
+    card = {"data": "none", "recipe": "by hand", "licence": "none"}
+    named = {role: {"name": one.name, "sha256": read_model(one).sha256} for role, one in (siblings or {}).items()}
+    parts = {head: Part({"siblings": named, "settings": SETTINGS}), "net": Part({}, {"w": torch.eye(3)}, "int8-row")}
+    write_model(folder, kind=kind, parts=parts, card=card)
+    return folder
+
+
+def test_a_sibling_is_added_and_no_other_byte_is_changed(tmp_path: Path) -> None:
+    clip = fake(tmp_path / "clip", "clip")
+    model = fake(tmp_path / "model", "dalle2", {"clip": clip}, "pipeline")
+    others = fake(tmp_path / "others", "dalle2-priors", {"clip": clip}, PRIORS_HEAD)
+    named = name_sibling(model, "priors", others, tmp_path / "named")
+    siblings = named.part("pipeline").config["siblings"]
+    assert siblings["priors"] == {"name": "others", "sha256": read_model(others).sha256}
+    assert siblings["clip"]["sha256"] == read_model(clip).sha256
+    for file in read_model(model).files:
+        same = (model / file).read_bytes() == (named.path / file).read_bytes()
+        assert same == (file != "pipeline/config.json")
+    for wrong, role in ((clip, "priors"), (others, "butler")):
+        with pytest.raises(BadModel, match=role):
+            name_sibling(model, role, wrong, tmp_path / "never")
+    with pytest.raises(BadModel, match="wanted a DALL·E 2"):
+        name_sibling(clip, "priors", others, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_priors_of_another_clip_are_refused(tmp_path: Path) -> None:
+    clip, other = fake(tmp_path / "clip", "clip"), fake(tmp_path / "other", "clip", head="different")
+    codec = fake(tmp_path / "codec", "codec-kl")
+    strangers = fake(tmp_path / "strangers", "dalle2-priors", {"clip": other}, PRIORS_HEAD)
+    siblings = {"clip": clip, "codec": codec, "priors": strangers}
+    with pytest.raises(BadModel, match="priors of another CLIP"):
+        load(fake(tmp_path / "model", "dalle2", siblings, "pipeline"))

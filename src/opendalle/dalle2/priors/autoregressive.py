@@ -304,6 +304,7 @@ AUTOREGRESSIVE_PRESETS: Mapping[str, AutoregressivePriorConfig] = MappingProxyTy
             num_buckets=128,
             has_guess=True,
             text_scale=16.0,
+            guidance=2.0,
         ),
         "paper": AutoregressivePriorConfig(  # its context of 384 in all: 63 places for the caption beside 319 codes
             embedding_width=1024,
