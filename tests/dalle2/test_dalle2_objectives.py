@@ -14,7 +14,6 @@ from opendalle.dalle2.objectives import (
     PairBatch,
     PriorLossConfig,
     PriorObjective,
-    draw_share,
     draw_steps,
     without_captions,
     without_common_padding,
@@ -22,6 +21,7 @@ from opendalle.dalle2.objectives import (
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.diffusion.process import q_sample
 from opendalle.diffusion.schedules import cosine
+from opendalle.training.chance import draw_share
 
 SCHEDULE = cosine(50)
 

@@ -77,6 +77,15 @@ class Hooks:
     initial_noise: Any = None  # (generators, shape) -> noise; None: unit Gaussian
     guards: Sequence[Any] = ()  # called with each finished Sample; may raise
 
+    def check(self, sample: Sample) -> None:
+        """Show a finished sample to every guard.
+
+        Args:
+            sample: about to be handed out.
+        """
+        for guard in self.guards:
+            guard(sample)
+
 
 @runtime_checkable
 class Pipeline(Protocol):

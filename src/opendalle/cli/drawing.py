@@ -95,9 +95,21 @@ def write_samples(samples: Iterator[Sample], model: str, places: Places, total: 
     Raises:
         OpenDalleError: when it comes before the first picture.
     """
+    return name_written(_written(samples, model, places, total))
+
+
+def name_written(paths: Generator[Path, None, None]) -> int:
+    """Print the place of each picture the moment it is written; return the exit code.
+
+    Args:
+        paths: writes one picture, or one animation, for each path that it yields.
+
+    Raises:
+        OpenDalleError: when it comes before the first picture.
+    """
     written: list[Path] = []
     try:
-        with closing(_written(samples, model, places, total)) as paths:
+        with closing(paths):
             for path in paths:
                 written.append(path)
                 print(path, flush=True)

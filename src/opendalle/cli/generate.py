@@ -1,7 +1,7 @@
 """`opendalle generate`: pictures from a sentence, from a file of sentences, or again from a picture's recipe."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,12 +9,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from PIL.Image import Image
 
-from opendalle.base.errors import BadRequest, OpenDalleError
+from opendalle.base.errors import BadRequest
 from opendalle.base.request import Request
 from opendalle.cli.again import make_again
 from opendalle.cli.asked import COMMON, Asked, request_of
-from opendalle.cli.console import progress, tell
-from opendalle.cli.drawing import FILES, MODEL, Places, load_pipeline, name_of, places_of, recipe_of
+from opendalle.cli.console import progress
+from opendalle.cli.drawing import FILES, MODEL, Places, load_pipeline, name_of, name_written, places_of, recipe_of
 from opendalle.cli.pictures_in import embedding_of
 from opendalle.pictures import refuse_unwritable, write_gif, write_png
 
@@ -75,7 +75,7 @@ def generate(
     if watch is not None:
         requests = [_watched(watch, request, num_pictures, places) for request in requests]
     given = {} if embedding is None else {"embedding": embedding_of(embedding)}
-    return _draw(load_pipeline(model), name_of(model), requests, given, places, watch)
+    return name_written(_written(load_pipeline(model), name_of(model), requests, given, places, watch))
 
 
 def _requests_of_lines(file: Path, size: str, asked: Asked) -> list[Request]:
@@ -111,28 +111,6 @@ def _watched(watch: Path, request: Request, num_pictures: int, places: Places) -
     return request if request.previews else replace(request, previews=WATCH_FRAMES)
 
 
-def _draw(
-    pipeline: Any,
-    model: str,
-    requests: Sequence[Request],
-    given: Mapping[str, Any],
-    places: Places,
-    watch: Path | None,
-) -> int:
-    """Write each picture the moment it is finished; return the exit code."""
-    written: list[Path] = []
-    try:
-        for path in _written(pipeline, model, requests, given, places, watch):
-            written.append(path)
-            print(path, flush=True)
-    except OpenDalleError as error:
-        if not written:
-            raise
-        tell(f"stopped after {written[-1]}: {error}")  # begun but not done, which is no longer wrong use
-        return 1
-    return 0
-
-
 def _written(
     pipeline: Any,
     model: str,
@@ -140,7 +118,7 @@ def _written(
     given: Mapping[str, Any],
     places: Places,
     watch: Path | None,
-) -> Iterator[Path]:
+) -> Generator[Path, None, None]:
     total, done, frames = sum(request.count for request in requests), 0, list[Image]()
     with progress("drawing", total) as advance:
         for request in requests:

@@ -15,8 +15,8 @@ from safetensors.torch import load, save
 
 from opendalle.base.axes import Embeddings
 from opendalle.base.errors import BadRequest
-from opendalle.checkpoint.files import replace_file
 from opendalle.pictures import read_bytes, refuse_unwritable
+from opendalle.pictures.writing import write_whole
 
 ENDING, NAME = ".safetensors", "z"
 MAX_BYTES = 2**20
@@ -62,8 +62,8 @@ def write_embedding(path: Path, z: Embeddings, clip: str) -> Path:
         BadRequest: when the name has another ending, is taken, or cannot be written.
     """
     check_name(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, save({NAME: z.float().cpu().contiguous()}, {"clip": clip}))
+    data = save({NAME: z.float().cpu().contiguous()}, {"clip": clip})
+    write_whole(path, lambda file: file.write(data))
     return path
 
 

@@ -13,6 +13,7 @@ Source: unCLIP, arXiv:2204.06125, sections 2 and 3.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,13 +29,12 @@ from opendalle.dalle2.priors.protocol import Prior, Said, chosen_prior, draw_nea
 from opendalle.dalle2.priors.untrained import CaptionOnly, TextAsPicture
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.nn.whitening import Whitening
-from opendalle.pictures import Given, to_array
 from opendalle.samplers.course import SamplerOptions, SamplerState
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.invert import invert
 from opendalle.samplers.repaint import RepaintOptions, repaint
 from opendalle.samplers.sample import last_state, sample
-from opendalle.upsampling.cascade import EnlargeStep, UpsamplerStage, enlarging
+from opendalle.upsampling.cascade import UpsamplerStage
 
 OWN_PRIOR = "diffusion"  # the one that lies in the model's own folder
 RESAMPLINGS = 5  # of each stretch, where the decoder was not trained to fill holes
@@ -59,7 +59,7 @@ class Cascade:
         }
         self._schedules = {
             name: stage.make_schedule()
-            for name in ("prior", "decoder", "upsampler")
+            for name in ("decoder", "upsampler")  # the prior keeps its own
             if (stage := getattr(config, name))
         }
 
@@ -85,21 +85,6 @@ class Cascade:
             clip=settings.clip,
         )
         return (stage,)
-
-    def enlarging(self, given: Given, scale: int, generator: Generator) -> Iterator[EnlargeStep]:
-        """Enlarge any picture with the upsamplers, one record a step.
-
-        Args:
-            given: of any size.
-            scale: how many times its sides grow.
-            generator: all its chance.
-
-        Raises:
-            BadRequest: at once, when there is no upsampler, or the result would be too large.
-        """
-        values = torch.from_numpy(to_array(given.picture))[None].to(self.device)
-        size = (given.picture.height * scale, given.picture.width * scale)
-        return enlarging(values, size, self.stages, [generator])
 
     @property
     def grid_shape(self) -> tuple[int, int, int]:
@@ -130,6 +115,19 @@ class Cascade:
         rows = torch.tensor([distinct.index(prompt) for prompt in prompts], device=self.device)
         is_empty = torch.tensor([prompt == "" for prompt in distinct], device=self.device)
         return Prompted(text, mask, is_empty).rows(rows)
+
+    def nothing(self, count: int) -> Prompted:
+        """Return the empty caption, which is read once for all pictures.
+
+        Args:
+            count: rows wanted.
+        """
+        return self._nothing.rows(torch.zeros(count, dtype=torch.long, device=self.device))
+
+    @cached_property
+    @torch.no_grad()
+    def _nothing(self) -> Prompted:
+        return self.read([""])
 
     def imagine(
         self, prompted: Prompted, empty: Prompted, generators: Sequence[Generator], request: Request
@@ -238,9 +236,9 @@ class Cascade:
             request: steps, guidance, sampler and its knobs.
         """
         denoise = self.denoiser(latent.z, prompted, empty, request, doubt=latent.doubt)
-        noise = latent.noise if latent.noise is not None else normal_like_rows(generators, self.grid_shape)
+        noise = self._noise_of(latent, generators)
         sampler, eta = request.sampler or self.config.decoder.sampler, request.eta or 0.0
-        return self._sample("decoder", denoise, noise.to(self.device), generators, request.steps, sampler, eta)
+        return self._sample("decoder", denoise, noise, generators, request.steps, sampler, eta)
 
     def fill(
         self,
@@ -269,12 +267,12 @@ class Cascade:
         is_told = self.parts.decoder.config.has_known
         known = known_channels(x0, cells) if is_told else None
         denoise = self.denoiser(latent.z, prompted, empty, request, doubt=latent.doubt, known=known)
-        noise = latent.noise if latent.noise is not None else normal_like_rows(generators, self.grid_shape)
+        noise = self._noise_of(latent, generators)
         eta = (0.0 if is_told else 1.0) if request.eta is None else request.eta
         rounds = (1 if is_told else RESAMPLINGS) if request.resamplings is None else request.resamplings
         return repaint(
             denoise,
-            noise.to(self.device),
+            noise,
             x0,
             cells,
             self.grid("decoder", request.steps),
@@ -348,7 +346,7 @@ class Cascade:
         """Return the steps that a stage visits.
 
         Args:
-            stage: prior, decoder or upsampler.
+            stage: decoder or upsampler.
             steps: how many; None: as the settings say.
         """
         settings: StageSettings = getattr(self.config, stage)
@@ -357,6 +355,10 @@ class Cascade:
     def pooled(self, prompted: Prompted) -> Embeddings:
         """Return the captions' embeddings as the networks were trained to see them."""
         return prompted.text.pooled if self.config.unit_embeddings else prompted.text.raw
+
+    def _noise_of(self, latent: Latent, generators: Sequence[Generator]) -> Grid:
+        noise = latent.noise if latent.noise is not None else normal_like_rows(generators, self.grid_shape)
+        return noise.to(self.device)
 
     def _said(self, prompted: Prompted) -> Said:
         return Said(self.pooled(prompted), prompted.text.states, prompted.mask, prompted.is_empty)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -170,7 +169,7 @@ class Changes:
             side: of the square that it is fitted into.
         """
         channels = self.cascade.parts.codec.picture_channels
-        return torch.from_numpy(np.asarray(given.square(side, channels)))[None].to(self.cascade.device)
+        return torch.from_numpy(given.square(side, channels))[None].to(self.cascade.device)
 
     def _of_source(self, source: Given | str, request: Request, asked: Request) -> Latent:
         """Return the latent of a picture, or of the one that the model itself draws of a text."""
@@ -178,7 +177,7 @@ class Changes:
             return self._found(source, "", asked)()
         cascade, generators = self.cascade, [picture_generator(request.seed)]
         with torch.no_grad():
-            said, empty = cascade.read([source]), cascade.read([""])
+            said, empty = cascade.read([source]), cascade.nothing(1)
             drawing = replace(request, eta=0.0, steps=None, guidance=None)
             latent = Latent(cascade.imagine(said, empty, generators, request), doubt=cascade.config.doubt)
             grid = last_state(cascade.denoise(latent, said, empty, generators, drawing)).x_t

@@ -4,6 +4,7 @@ Source: the paper does not describe it, the production model had it; GLIDE, arXi
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from opendalle.base.records import Sample
 from opendalle.base.request import Request
 from opendalle.base.rng import picture_generator
 from opendalle.dalle2.cascade import Cascade
-from opendalle.dalle2.jobs import Stopwatch, by_seed
-from opendalle.dalle2.parts import Latent
+from opendalle.dalle2.jobs import Row, Stopwatch, by_seed, sample_of
+from opendalle.dalle2.parts import Latent, Prompted
 from opendalle.editing import (
     Box,
     Draw,
@@ -36,7 +37,7 @@ from opendalle.editing import (
 )
 from opendalle.pictures import AnyPicture, Given, composite, from_array, resize, take, to_array
 from opendalle.samplers.sample import last_state
-from opendalle.upsampling.cascade import EnlargeStep
+from opendalle.upsampling.cascade import EnlargeStep, enlarging
 
 AnyMask = AnyPicture | np.ndarray  # a picture, or the array itself: True where to edit
 EditOnce = Callable[[Generator], Iterator[Edited]]  # carries an edit out, with the chance of one picture
@@ -71,7 +72,7 @@ def mask_of(given: Given, mask: AnyMask | None, request: Request) -> Mask | Exte
 
 
 class Edits:
-    """The edits of one cascade.
+    """The edits and enlargements of one cascade.
 
     Args:
         cascade: the networks.
@@ -111,24 +112,42 @@ class Edits:
         run(torch.Generator())  # refuses at once; nothing is drawn before a state is asked for
         return run
 
+    def enlarging(self, given: Given, scale: int, generator: Generator) -> Iterator[EnlargeStep]:
+        """Enlarge any picture with the upsamplers, one record a step.
+
+        Args:
+            given: of any size.
+            scale: how many times its sides grow.
+            generator: all its chance.
+
+        Raises:
+            BadRequest: at once, when there is no upsampler, or the result would be too large.
+        """
+        values = torch.from_numpy(to_array(given.picture))[None].to(self.cascade.device)
+        size = (given.picture.height * scale, given.picture.width * scale)
+        return enlarging(values, size, self.cascade.stages, [generator])
+
     def _drawing(self, request: Request, generator: Generator, embedding: Callable[[], Embeddings] | None) -> Draw:
         """Draw frames of one picture: one meaning and one chance for all of them."""
         cascade, codec = self.cascade, self.cascade.parts.codec
-        latents: list[Latent] = []
+        empty = cascade.nothing(1)
+
+        @cache
+        def begun() -> tuple[Prompted, Latent]:
+            said = cascade.read([request.prompt])
+            if embedding is not None:
+                return said, Latent(embedding())
+            return said, Latent(cascade.imagine(said, empty, [generator], request), doubt=cascade.config.doubt)
 
         @torch.no_grad()
         def draw(picture: Image.Image, mask: Mask) -> Image.Image:
-            said, empty = cascade.read([request.prompt]), cascade.read([""])
-            if not latents and embedding is None:
-                latents.append(Latent(cascade.imagine(said, empty, [generator], request), doubt=cascade.config.doubt))
-            elif not latents and embedding is not None:
-                latents.append(Latent(embedding()))
+            said, latent = begun()
             small = resize(picture, codec.picture_size, codec.picture_size)
             if codec.picture_channels == 3:
                 small = composite(small)
             x0 = codec.encode(torch.from_numpy(to_array(small))[None].to(cascade.device))
             known = ~torch.from_numpy(cells_of(mask, len(mask) * codec.factor // codec.picture_size))[None, None]
-            states = cascade.fill(latents[0], said, empty, [generator], request, x0, known.to(cascade.device))
+            states = cascade.fill(latent, said, empty, [generator], request, x0, known.to(cascade.device))
             drawn = codec.decode(last_state(states).x_t)
             if drawn.shape[-1] < len(mask):
                 drawn = cascade.upsample(drawn, [generator])
@@ -153,20 +172,10 @@ def edited_samples(run: EditOnce, request: Request, hooks: Hooks, told: Mapping[
             is_last = state.done == state.num_frames
             if not is_last and not request.previews:
                 continue
-            asked = {"request": request.asked_of(told["verb"]), "index": row.index, "seed": row.seed}
-            sample = Sample(
-                picture=composite(state.picture) if request.background == "white" else state.picture,
-                request=request,
-                index=row.index,
-                seed=row.seed,
-                step=state.done,
-                num_steps=state.num_frames,
-                is_preview=not is_last,
-                recipe={**told, **asked},
-                seconds=dict(watch.seconds),
-            )
-            for guard in hooks.guards if is_last else ():
-                guard(sample)
+            picture = composite(state.picture) if request.background == "white" else state.picture
+            sample = sample_of(row, picture, told, watch, state.done, state.num_frames, is_preview=not is_last)
+            if is_last:
+                hooks.check(sample)
             yield sample
 
 
@@ -187,16 +196,8 @@ def upscaled_samples(
         if state.pictures is None:
             continue
         picture = from_array(state.pictures[0].float().cpu().numpy())
-        sample = Sample(
-            picture=composite(picture) if request.background == "white" else picture,
-            request=request,
-            index=0,
-            seed=request.seed,
-            step=state.step,
-            num_steps=state.num_steps,
-            recipe={**told, "request": request.asked_of("upscale"), "index": 0, "seed": request.seed},
-            seconds=dict(watch.seconds),
-        )
-        for guard in hooks.guards:
-            guard(sample)
+        if request.background == "white":
+            picture = composite(picture)
+        sample = sample_of(Row(request, 0, request.seed), picture, told, watch, state.step, state.num_steps)
+        hooks.check(sample)
         yield sample

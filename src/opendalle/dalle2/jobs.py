@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from opendalle.base.protocols import Hooks
+from opendalle.base.records import Sample
 from opendalle.base.request import Request
 from opendalle.dalle2.parts import Latent, Prompted
 from opendalle.pictures import composite, fit_box, from_array
@@ -59,7 +60,7 @@ class Job:
     rows: Sequence[Row]
     begin: Begin
     hooks: Hooks
-    told: Mapping[str, Any]  # of the recipe: verb and inputs
+    told: Mapping[str, Any]  # of the recipe: model, verb and inputs
     shape: tuple[int, int] | None = None  # width and height of the one picture that was handed in
     is_clear: bool | None = None  # whether what was handed in is transparent somewhere; None: nothing was
 
@@ -87,6 +88,41 @@ def finished(values: Float[Tensor, "c h w"], job: Job, request: Request) -> Imag
         picture = picture.crop(fit_box(*job.shape, picture.width))
     keeps = keeps_transparency(request) if job.is_clear is None or request.background != "auto" else job.is_clear
     return picture if keeps else composite(picture)
+
+
+def sample_of(
+    row: Row,
+    picture: Image.Image,
+    told: Mapping[str, Any],
+    watch: Stopwatch,
+    step: int,
+    num_steps: int,
+    *,
+    is_preview: bool = False,
+) -> Sample:
+    """Put a picture together with all that makes it again.
+
+    Args:
+        row: what was asked, and its chance.
+        picture: finished, or as it stands.
+        told: of the recipe: model, verb and inputs.
+        watch: of its batch.
+        step: steps done.
+        num_steps: steps in all.
+        is_preview: whether it is not finished.
+    """
+    asked = {"request": row.request.asked_of(told["verb"]), "index": row.index, "seed": row.seed}
+    return Sample(
+        picture=picture,
+        request=row.request,
+        index=row.index,
+        seed=row.seed,
+        step=step,
+        num_steps=num_steps,
+        is_preview=is_preview,
+        recipe={**told, **asked},
+        seconds=dict(watch.seconds),
+    )
 
 
 def keeps_transparency(request: Request) -> bool:

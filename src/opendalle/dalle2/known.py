@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from opendalle.base.axes import Grid
+from opendalle.training.chance import draw_share
 
 
 def known_channels(grid: Float[Tensor, "b c h w"], cells: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b c1 h w"]:
@@ -42,10 +43,6 @@ def draw_known(share: float, grid: Grid, rng: Generator) -> Bool[Tensor, "b 1 h 
         place = torch.arange(length)
         along = (place >= first[:, None]) & (place < last[:, None])
         inside &= along[:, None, :, None] if axis == 2 else along[:, None, None, :]
-    is_outside = _share(0.5, count, rng)
-    known = torch.where(is_outside, ~inside, inside) & _share(share, count, rng)
+    is_outside = draw_share(0.5, count, rng)[:, None, None, None]
+    known = torch.where(is_outside, ~inside, inside) & draw_share(share, count, rng)[:, None, None, None]
     return known.to(grid.device)
-
-
-def _share(share: float, count: int, rng: Generator) -> Bool[Tensor, "b 1 1 1"]:
-    return (torch.rand(count, generator=rng) < share)[:, None, None, None]

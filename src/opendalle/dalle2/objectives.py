@@ -30,6 +30,7 @@ from opendalle.diffusion.predictions import Prediction, check_prediction
 from opendalle.diffusion.process import q_sample
 from opendalle.diffusion.schedules import Schedule
 from opendalle.nn.whitening import Whitening
+from opendalle.training.chance import draw_share
 
 
 @runtime_checkable
@@ -342,17 +343,6 @@ def draw_steps(schedule: Schedule, x0: Float[Tensor, "b *d"], rng: Generator) ->
     t = torch.randint(schedule.num_steps, (len(x0),), generator=rng)
     eps = torch.randn(x0.shape, generator=rng)
     return t.to(x0.device), eps.to(x0)
-
-
-def draw_share(share: float, count: int, rng: Generator) -> Bool[Tensor, " b"]:
-    """Mark about this share of samples, each on its own.
-
-    Args:
-        share: 0 <= share < 1.
-        count: samples.
-        rng: all chance.
-    """
-    return torch.rand(count, generator=rng) < share
 
 
 def without_captions(

@@ -32,7 +32,18 @@ from opendalle.clip.embedded import Embedded
 from opendalle.dalle2.cascade import Cascade
 from opendalle.dalle2.changes import Changes
 from opendalle.dalle2.edits import AnyMask, Edits, edited_samples, mask_of, upscaled_samples
-from opendalle.dalle2.jobs import Begin, Job, Row, Start, Stopwatch, by_frame, by_seed, finished, preview_steps
+from opendalle.dalle2.jobs import (
+    Begin,
+    Job,
+    Row,
+    Start,
+    Stopwatch,
+    by_frame,
+    by_seed,
+    finished,
+    preview_steps,
+    sample_of,
+)
 from opendalle.dalle2.parts import Dalle2Parts, Latent
 from opendalle.dalle2.settings import Dalle2Config
 from opendalle.editing import Box, Extension, mask_from_box, mask_to_text
@@ -91,7 +102,7 @@ class Dalle2:
         """
         request = Request.of(prompt, **asked)
         self._check(request)
-        told: dict[str, Any] = {"verb": "generate"}
+        told = self._told("generate")
         if isinstance(embedding, Embedded):
             if embedding.clip != self.clip_sha256:
                 raise BadRequest(f"{embedding.name}, an embedding of another CLIP", "one that this model's CLIP made")
@@ -122,7 +133,7 @@ class Dalle2:
         for request in requests[:1]:
             self._check(request)
         rows = [Row(request, 0, request.seed) for request in requests]
-        return self._jobs(Job(rows, self._drawing(Hooks(), None), Hooks(), {"verb": "generate"}))
+        return self._jobs(Job(rows, self._drawing(Hooks(), None), Hooks(), self._told("generate")))
 
     def embed(self, what: PictureOrText | Pictures) -> Embeddings:
         """Return CLIP's embedding of a picture or a text, one row, as `generate` takes it.
@@ -163,8 +174,7 @@ class Dalle2:
             where = ~mask_from_box(Box.parse(request.keep), given.picture.size)
             self._check_steps(request)
             run = self._edits.begin(given, where, request, embedding=cache(lambda: self.embed(given)))
-            told = self.origin | {"verb": "vary", "inputs": [given.record()]}
-            return edited_samples(run, request, hooks or Hooks(), told)
+            return edited_samples(run, request, hooks or Hooks(), self._told("vary", given))
         return self._changed("vary", [given], request, by_seed(request), self._changes.variation(given, request), hooks)
 
     def blend(self, *sources: PictureOrText, hooks: Hooks | None = None, **asked: Any) -> Iterator[Sample]:
@@ -249,7 +259,7 @@ class Dalle2:
         """
         given, request = take(picture), Request.of(prompt, verb="edit", **asked)
         where = mask_of(given, mask, request)
-        told: dict[str, Any] = self.origin | {"verb": "edit", "inputs": [given.record()]}
+        told = self._told("edit", given)
         if mask is not None and not isinstance(where, Extension):
             told["mask"] = mask_to_text(where)
         self._check_steps(request)
@@ -270,9 +280,8 @@ class Dalle2:
             BadRequest: at once, when the model has no upsampler, or the result would be too large.
         """
         given, request = take(picture), Request.of("", verb="upscale", **asked)
-        steps = self.cascade.enlarging(given, request.scale, picture_generator(request.seed))
-        told = self.origin | {"verb": "upscale", "inputs": [given.record()]}
-        return upscaled_samples(steps, request, hooks or Hooks(), told)
+        steps = self._edits.enlarging(given, request.scale, picture_generator(request.seed))
+        return upscaled_samples(steps, request, hooks or Hooks(), self._told("upscale", given))
 
     def _check(self, request: Request) -> None:
         if request.width != request.height or request.width not in self.sizes:
@@ -295,7 +304,7 @@ class Dalle2:
             prompted, request = cascade.read([row.request.prompt for row in rows]), rows[0].request
             watch.lap("text")
             if embedding is None:
-                empty = cascade.read([""] * len(rows))
+                empty = cascade.nothing(len(rows))
                 z, doubt = cascade.imagine(prompted, empty, generators, request), self.config.doubt
             else:
                 z, doubt = embedding.to(cascade.device).expand(len(rows), -1), 0.0
@@ -315,11 +324,15 @@ class Dalle2:
         hooks: Hooks | None,
     ) -> Iterator[Sample]:
         self._check(request)
-        inputs = [one.record() if isinstance(one, Given) else {"text": one} for one in sources]
         pictures = [one for one in sources if isinstance(one, Given)]
         shape = pictures[0].picture.size if len(sources) == len(pictures) == 1 else None
         is_clear = all(one.is_clear for one in pictures) if pictures else None
-        return self._jobs(Job(rows, begin, hooks or Hooks(), {"verb": verb, "inputs": inputs}, shape, is_clear))
+        return self._jobs(Job(rows, begin, hooks or Hooks(), self._told(verb, *sources), shape, is_clear))
+
+    def _told(self, verb: str, *inputs: Given | str) -> dict[str, Any]:
+        """What a recipe tells of every picture of a command: the model, the verb, and what was handed in."""
+        records = [one.record() if isinstance(one, Given) else {"text": one} for one in inputs]
+        return {**self.origin, "verb": verb} | ({"inputs": records} if records else {})
 
     def _jobs(self, job: Job) -> Iterator[Sample]:
         if not job.rows:
@@ -336,7 +349,7 @@ class Dalle2:
         generators = [picture_generator(row.seed) for row in rows]
         start = job.begin(rows, generators, watch)
         request = start.request
-        empty = cascade.read([""] * len(rows))
+        empty = cascade.nothing(len(rows))
         finish = self._finisher(rows, job, watch)
         due = preview_steps(request.previews, len(cascade.grid("decoder", request.steps)))
         state = None
@@ -353,8 +366,7 @@ class Dalle2:
             pictures = cascade.upsample(pictures, generators)
             watch.lap("upsampler")
         for done in finish(pictures, state, False):
-            for guard in job.hooks.guards:
-                guard(done)
+            job.hooks.check(done)
             yield done
 
     def _finisher(
@@ -364,22 +376,7 @@ class Dalle2:
 
         def finish(pictures: Pictures, state: SamplerState, is_preview: bool) -> Iterator[Sample]:
             for row, one in zip(rows, pictures, strict=True):
-                recipe = {
-                    **self.origin,
-                    **job.told,
-                    "request": row.request.asked_of(job.told["verb"]),
-                    "index": row.index,
-                }
-                yield Sample(
-                    picture=finished(one, job, row.request),
-                    request=row.request,
-                    index=row.index,
-                    seed=row.seed,
-                    step=state.step,
-                    num_steps=state.num_steps,
-                    is_preview=is_preview,
-                    recipe=recipe | {"seed": row.seed},
-                    seconds=dict(watch.seconds),
-                )
+                picture = finished(one, job, row.request)
+                yield sample_of(row, picture, job.told, watch, state.step, state.num_steps, is_preview=is_preview)
 
         return finish

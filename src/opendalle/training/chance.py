@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from torch import Generator, Tensor
 
 from opendalle.base.rng import picture_generator
@@ -29,6 +29,17 @@ def batch_generator(seed: int, position: int, rank: int = 0) -> Generator:
     """
     digest = hashlib.sha256(f"{seed}/{position}/{rank}".encode()).digest()
     return picture_generator(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def draw_share(share: float, count: int, rng: Generator) -> Bool[Tensor, " b"]:
+    """Mark about this share of samples, each on its own.
+
+    Args:
+        share: 0 <= share < 1.
+        count: samples.
+        rng: all chance.
+    """
+    return torch.rand(count, generator=rng) < share
 
 
 def chance_tensors() -> dict[str, UInt8[Tensor, " bytes"]]:

@@ -14,9 +14,10 @@ from torch import Generator, Tensor, nn
 from opendalle.base.axes import Embeddings
 from opendalle.base.errors import require
 from opendalle.base.protocols import Losses
-from opendalle.dalle2.objectives import CaptionReader, PairBatch, PriorLossConfig, draw_share, without_captions
+from opendalle.dalle2.objectives import CaptionReader, PairBatch, PriorLossConfig, without_captions
 from opendalle.dalle2.priors.autoregressive import AutoregressivePrior
 from opendalle.dalle2.priors.projection import ProjectionPrior
+from opendalle.training.chance import draw_share
 
 SAME_CAPTION = 1 - 1e-5  # cosine from which two captions of a batch count as one
 
