@@ -1,6 +1,6 @@
 """DALL·E 2: prior and decoder over a trained CLIP and codec; with what is missing of those trained first."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,12 @@ from opendalle.recipes.dalle2_folder import (
     NOISE_POWER,
     SETTINGS,
     SIBLINGS,
-    Shared,
     noise_power,
     siblings_of,
     write_dalle2,
 )
-from opendalle.recipes.data import PairBatches, open_set, some_captions, stamps_of, write_pairs
-from opendalle.recipes.places import runs_beside, say
+from opendalle.recipes.data import PairBatches, open_set, some_captions
+from opendalle.recipes.pairs import PairsPlan
 from opendalle.recipes.stage import Stage, Work
 from opendalle.recipes.upsampler import upsampler as upsampler_recipe
 from opendalle.training.config import AdamWConfig, TrainConfig
@@ -140,30 +139,15 @@ def dalle2(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(PairsPlan):
     """The last four stages: guess, prior, sketch and decoder over frozen siblings and one store of pairs."""
 
-    data: Path  # the picture set
-    out: Path  # the model folder to write
-    places: Mapping[str, Path]  # role -> sibling's folder
-    pairs: int  # draws of the set that are encoded once
-    scenes: float | None  # share of them that are scenes; None: the world's own
-    styles: str | None  # of a world's drawings, between commas; None: all
     guess_pictures: int  # length of the guess's run
     prior_pictures: int  # length of the prior's run
     sketch_pictures: int  # length of the sketch's run
     decoder_pictures: int  # length of the decoder's run
     batch_size: int  # pictures a step
     learning_rate: float  # at its top
-    seed: int  # of weights, order and chance
-
-    def place_of(self, name: str) -> Path:
-        """Return where guess, prior or sketch lies until the decoder joins it.
-
-        Args:
-            name: of the network.
-        """
-        return self.out.parent / f"{self.out.name}-{name}"
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of guess, prior, sketch and decoder."""
@@ -175,42 +159,9 @@ class Plan:
             Stage(name="decoder", part="decoder", out=self.out, build=self.decoder, **shared),
         )
 
-    def stamps(self) -> dict[str, str]:
-        """Say what the pairs are made of: the set, how it is drawn from, and by which networks."""
-        networks = {role: Path(self.places[role]) for role in ("clip", "codec")}
-        drawn = {"pairs": self.pairs, "scenes": self.scenes, "styles": self.styles, "seed": self.seed}
-        return stamps_of(self.data, **networks, **drawn)
-
-    def encode(self, stop: Callable[[], bool]) -> bool:
-        """Compute the pairs if no earlier stage has.
-
-        Args:
-            stop: asked now and then whether to stop.
-
-        Returns:
-            Whether they are all there; what has been computed is kept.
-        """
-        if self._pairs_place.exists():
-            return True
-        shared = Shared(self.places)
-        source = open_set(self.data, shared.codec.picture_size, self.scenes, self.styles)
-        whole = write_pairs(
-            self._pairs_place,
-            source,
-            shared,
-            count=self.pairs,
-            seed=self.seed,
-            stamps=self.stamps(),
-            tell=self._tell,
-            stop=stop,
-        )
-        if not whole:
-            say("stopped while pairs were encoded; those that are done are kept")
-        return whole
-
     def guess(self) -> Work:
         """Build the guess's run."""
-        shared, store = self._open()
+        shared, store = self.open()
         torch.manual_seed(self.seed + 3)
         network = Guess(GUESS_PRESETS["emoji"])
         batch = self._some_pairs(store)
@@ -228,7 +179,7 @@ class Plan:
 
     def prior(self) -> Work:
         """Build the prior's run."""
-        shared, store = self._open()
+        shared, store = self.open()
         torch.manual_seed(self.seed)
         network = DiffusionPrior(PRIOR_PRESETS["emoji"])
         network.measure(torch.from_numpy(store.array("z")).float())
@@ -251,7 +202,7 @@ class Plan:
 
     def sketch(self) -> Work:
         """Build the sketch's run."""
-        shared, store = self._open()
+        shared, store = self.open()
         torch.manual_seed(self.seed + 2)
         network = Sketch(SKETCH_PRESETS["emoji"])
         network.mean.whitening.fit(torch.from_numpy(store.array("z")).float())
@@ -272,7 +223,7 @@ class Plan:
 
     def decoder(self) -> Work:
         """Build the decoder's run."""
-        shared, store = self._open()
+        shared, store = self.open()
         torch.manual_seed(self.seed + 1)
         network = Decoder(DECODER_PRESETS["emoji"])
         schedule = SETTINGS.decoder.make_schedule()
@@ -316,10 +267,6 @@ class Plan:
             finish=finish,
         )
 
-    def _open(self) -> tuple["Shared", EmbeddingStore]:
-        """Load the siblings and the pairs."""
-        return Shared(self.places), EmbeddingStore(self._pairs_place, stamps=self.stamps())
-
     def _some_pairs(self, store: EmbeddingStore) -> PairBatch:
         """Return the pairs on which spread and error are measured."""
         return next(PairBatches(store, min(MEASURED_CAPTIONS, self.pairs), self.seed, with_grid=False)(0))
@@ -335,14 +282,6 @@ class Plan:
     def _read(self, name: str) -> Any:
         """Load a network that an earlier stage has written."""
         return load_network(f"dalle2-{name}", read_model(self.place_of(name)).part(name))
-
-    @property
-    def _pairs_place(self) -> Path:
-        return runs_beside(self.out) / "pairs"
-
-    def _tell(self, done: int) -> None:
-        if done % 5_120 == 0:
-            say(f"encoded {done:,} of {self.pairs:,}")
 
     def _mean_config(self, length: int) -> TrainConfig:
         config = self._train_config(length, weight_decay=0.01)

@@ -1,6 +1,6 @@
 """The priors beside the diffusion prior, all for one CLIP: a shift and a matrix, a projection, a sentence of codes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from opendalle.pretrained.kinds import PRIORS_HEAD, find_model, load_network
 from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
 from opendalle.recipes.dalle2_folder import Shared, siblings_of
-from opendalle.recipes.data import PairBatches, open_set, stamps_of, write_pairs
-from opendalle.recipes.places import runs_beside, say
+from opendalle.recipes.data import PairBatches
+from opendalle.recipes.pairs import PairsPlan
+from opendalle.recipes.places import say
 from opendalle.recipes.reading import ReadCaptions
 from opendalle.recipes.stage import Fit, Stage, Work
 from opendalle.training.config import AdamWConfig, TrainConfig
@@ -100,20 +101,13 @@ def priors(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PriorsPlan:
+class PriorsPlan(PairsPlan):
     """Three stages over one frozen CLIP and one store of pairs; the last gathers what all have left."""
 
-    data: Path  # the picture set
-    out: Path  # the model folder to write
-    places: Mapping[str, Path]  # role -> folder of CLIP and codec
-    pairs: int  # draws of the set that are encoded once
-    scenes: float | None  # share of them that are scenes; None: the world's own
-    styles: str | None  # of a world's drawings, between commas; None: all
     projection_pictures: int  # length of the projection's run
     ar_pictures: int  # length of the autoregressive prior's run
     batch_size: int  # pictures a step of the latter
     learning_rate: float  # at its top
-    seed: int  # of weights, order and chance
     memory: dict[str, ReadCaptions] = field(default_factory=dict)  # captions, read by the first stage that needs them
 
     def stages(self) -> tuple[Stage, ...]:
@@ -126,42 +120,6 @@ class PriorsPlan:
             ),
             Stage(name="ar", part="ar", out=self.out, build=self.autoregressive, **shared),
         )
-
-    def place_of(self, name: str) -> Path:
-        """Return where a prior lies until the last one joins it.
-
-        Args:
-            name: of the stage.
-        """
-        return self.out.parent / f"{self.out.name}-{name}"
-
-    def stamps(self) -> dict[str, str]:
-        """Say what the pairs are made of: the set, how it is drawn from, and by which networks."""
-        networks = {role: Path(place) for role, place in self.places.items()}
-        drawn = {"pairs": self.pairs, "scenes": self.scenes, "styles": self.styles, "seed": self.seed}
-        return stamps_of(self.data, **networks, **drawn)
-
-    def encode(self, stop: Callable[[], bool]) -> bool:
-        """Compute the pairs if no earlier stage has.
-
-        Args:
-            stop: asked now and then whether to stop.
-
-        Returns:
-            Whether they are all there; what has been computed is kept.
-        """
-        place = runs_beside(self.out) / "pairs"
-        if place.exists():
-            return True
-        shared = Shared(self.places)
-        source = open_set(self.data, shared.codec.picture_size, self.scenes, self.styles)
-        return write_pairs(
-            place, source, shared, count=self.pairs, seed=self.seed, stamps=self.stamps(), tell=self._tell, stop=stop
-        )
-
-    def open(self) -> tuple[Shared, EmbeddingStore]:
-        """Load CLIP, and open the pairs."""
-        return Shared(self.places), EmbeddingStore(runs_beside(self.out) / "pairs", stamps=self.stamps())
 
     def linear(self) -> Fit:
         """Return what measures the shift and finds the matrix."""
@@ -279,10 +237,6 @@ class PriorsPlan:
             final_rate=0.02,
             ema_halflife=15_000,
         )
-
-    def _tell(self, done: int) -> None:
-        if done % 5_120 == 0:
-            say(f"encoded {done:,} of {self.pairs:,}")
 
 
 def widths_of(shared: Shared) -> dict[str, int]:

@@ -33,7 +33,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from opendalle.base.axes import Embeddings
-from opendalle.base.errors import BadRequest, require
+from opendalle.base.errors import require
+from opendalle.dalle2.priors.captions import check_states, without_unused
 from opendalle.dalle2.priors.codes import EmbeddingCodes
 from opendalle.dalle2.priors.linear import ridge
 from opendalle.dalle2.priors.protocol import Said
@@ -217,19 +218,13 @@ class AutoregressivePrior(nn.Module):
         guess: Int[Tensor, "b k"] | None,
     ) -> tuple[Float[Tensor, "b n c"], Bool[Tensor, "b n"] | None]:
         """All that stands before the codes; a place that is padding in every caption is left out."""
-        wanted, came = self.config.num_text_tokens, text_states.shape[1]
-        if came != wanted:
-            raise BadRequest(f"{came} text states", f"{wanted} text states", "Pad or cut the caption's tokens.")
+        check_states(text_states, self.config.num_text_tokens)
         embedding = self.text_embedding_in(text_embedding * self.config.text_scale)
         last = self.nearness_in(nearness)
         if self.guess_in is not None and guess is not None:
             last = last + self.guess_in(guess[:, 0])
         tokens = [self.text_in(text_states), embedding[:, None], last[:, None]]
-        prefix, mask = self.positions(torch.cat(tokens, dim=1)), _pad(text_mask, NUM_PREFIX_TOKENS)
-        if mask is None:
-            return prefix, None
-        used = mask.any(dim=0)
-        return prefix[:, used], mask[:, used]
+        return without_unused(self.positions(torch.cat(tokens, dim=1)), _pad(text_mask, NUM_PREFIX_TOKENS))
 
     def _code_tokens(
         self, codes: Int[Tensor, "b n"], guess: Int[Tensor, "b k"] | None, first: int = 0

@@ -21,9 +21,10 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Generator, Tensor, nn
 
 from opendalle.base.axes import Embeddings
-from opendalle.base.errors import BadRequest, require
+from opendalle.base.errors import require
 from opendalle.base.rng import normal_like_rows
 from opendalle.dalle2.means import Guess, check_given
+from opendalle.dalle2.priors.captions import check_states, without_unused
 from opendalle.dalle2.priors.protocol import Said
 from opendalle.dalle2.settings import StageSettings
 from opendalle.nn.embeddings import LearnedPositions, TimeEmbedding
@@ -162,10 +163,7 @@ class DiffusionPrior(nn.Module):
         """
         steps = self._step_tokens(z_noised, t, self._known(guess))
         tokens = torch.cat([self._text_tokens(text_embedding, text_states), steps], dim=1)
-        tokens, mask = self.positions(tokens), _pad(text_mask)
-        if mask is not None:  # a place that is padding in every caption of the batch changes nothing: leave it out
-            used = mask.any(dim=0)
-            tokens, mask = tokens[:, used], mask[:, used]
+        tokens, mask = without_unused(self.positions(tokens), _pad(text_mask))
         states = self.transformer(tokens, mask=mask)
         return self.out(states[:, -1])
 
@@ -205,9 +203,7 @@ class DiffusionPrior(nn.Module):
         self, text_embedding: Float[Tensor, "b e"], text_states: Float[Tensor, "b n d"]
     ) -> Float[Tensor, "b m c"]:
         """Caption states, then z_t."""
-        wanted, came = self.config.num_text_tokens, text_states.shape[1]
-        if came != wanted:
-            raise BadRequest(f"{came} text states", f"{wanted} text states", "Pad or cut the caption's tokens.")
+        check_states(text_states, self.config.num_text_tokens)
         embedding = self.text_embedding_in(text_embedding * self.config.text_scale)
         return torch.cat([self.text_in(text_states), embedding[:, None]], dim=1)
 

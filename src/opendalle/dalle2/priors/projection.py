@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from opendalle.base.axes import Embeddings
-from opendalle.base.errors import BadRequest, require
+from opendalle.base.errors import require
+from opendalle.dalle2.priors.captions import check_states, without_unused
 from opendalle.dalle2.priors.protocol import Said
 from opendalle.diffusion.guidance import combine
 from opendalle.nn.embeddings import LearnedPositions
@@ -94,16 +95,12 @@ class ProjectionPrior(nn.Module):
         Raises:
             BadRequest: when the caption has another number of states.
         """
-        wanted, came = self.config.num_text_tokens, text_states.shape[1]
-        if came != wanted:
-            raise BadRequest(f"{came} text states", f"{wanted} text states", "Pad or cut the caption's tokens.")
+        check_states(text_states, self.config.num_text_tokens)
         embedding = self.text_embedding_in(text_embedding * self.config.text_scale)
         query = self.query.expand_as(embedding)
         tokens = torch.cat([self.text_in(text_states), embedding[:, None], query[:, None]], dim=1)
-        tokens, mask = self.positions(tokens), None if text_mask is None else F.pad(text_mask, (0, 2), value=True)
-        if mask is not None:  # a place that is padding in every caption of the batch changes nothing: leave it out
-            used = mask.any(dim=0)
-            tokens, mask = tokens[:, used], mask[:, used]
+        mask = None if text_mask is None else F.pad(text_mask, (0, 2), value=True)
+        tokens, mask = without_unused(self.positions(tokens), mask)
         found = self.out(self.transformer(tokens, mask=mask)[:, -1])
         return self.embedding_mean + self.embedding_std * found
 

@@ -1,0 +1,76 @@
+"""Pairs that several stages of a recipe train on: drawn from a set and encoded once, by frozen networks."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from opendalle.data.embeddings import EmbeddingStore
+from opendalle.recipes.dalle2_folder import Shared
+from opendalle.recipes.data import open_set, stamps_of, write_pairs
+from opendalle.recipes.places import runs_beside, say
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsPlan:
+    """What the pairs are made of, and where they and the stages' networks lie."""
+
+    data: Path  # the picture set
+    out: Path  # the model folder to write
+    places: Mapping[str, Path]  # role -> sibling's folder, CLIP and codec among them
+    pairs: int  # draws of the set that are encoded once
+    scenes: float | None  # share of them that are scenes; None: the world's own
+    styles: str | None  # of a world's drawings, between commas; None: all
+    seed: int  # of weights, order and chance
+
+    def place_of(self, name: str) -> Path:
+        """Return where the network of a stage lies until the last one joins it.
+
+        Args:
+            name: of the stage.
+        """
+        return self.out.parent / f"{self.out.name}-{name}"
+
+    def stamps(self) -> dict[str, str]:
+        """Say what the pairs are made of: the set, how it is drawn from, and by which networks."""
+        networks = {role: Path(self.places[role]) for role in ("clip", "codec")}
+        drawn = {"pairs": self.pairs, "scenes": self.scenes, "styles": self.styles, "seed": self.seed}
+        return stamps_of(self.data, **networks, **drawn)
+
+    def encode(self, stop: Callable[[], bool]) -> bool:
+        """Compute the pairs if no earlier stage has.
+
+        Args:
+            stop: asked now and then whether to stop.
+
+        Returns:
+            Whether they are all there; what has been computed is kept.
+        """
+        if self._pairs_place.exists():
+            return True
+        shared = Shared(self.places)
+        source = open_set(self.data, shared.codec.picture_size, self.scenes, self.styles)
+        whole = write_pairs(
+            self._pairs_place,
+            source,
+            shared,
+            count=self.pairs,
+            seed=self.seed,
+            stamps=self.stamps(),
+            tell=self._tell,
+            stop=stop,
+        )
+        if not whole:
+            say("stopped while pairs were encoded; those that are done are kept")
+        return whole
+
+    def open(self) -> tuple[Shared, EmbeddingStore]:
+        """Load the siblings, and open the pairs."""
+        return Shared(self.places), EmbeddingStore(self._pairs_place, stamps=self.stamps())
+
+    @property
+    def _pairs_place(self) -> Path:
+        return runs_beside(self.out) / "pairs"
+
+    def _tell(self, done: int) -> None:
+        if done % 5_120 == 0:
+            say(f"encoded {done:,} of {self.pairs:,}")
