@@ -34,10 +34,9 @@ from torch import Generator, Tensor, nn
 
 from opendalle.base.axes import Embeddings
 from opendalle.base.errors import require
-from opendalle.dalle2.priors.captions import check_states, without_unused
 from opendalle.dalle2.priors.codes import EmbeddingCodes
 from opendalle.dalle2.priors.linear import ridge
-from opendalle.dalle2.priors.protocol import Said
+from opendalle.dalle2.priors.protocol import Said, check_states, without_unused
 from opendalle.nn.embeddings import LearnedPositions
 from opendalle.nn.kv_cache import KVCache
 from opendalle.nn.transformer import Transformer, TransformerConfig

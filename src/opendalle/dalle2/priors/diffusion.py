@@ -24,8 +24,7 @@ from opendalle.base.axes import Embeddings
 from opendalle.base.errors import require
 from opendalle.base.rng import normal_like_rows
 from opendalle.dalle2.means import Guess, check_given
-from opendalle.dalle2.priors.captions import check_states, without_unused
-from opendalle.dalle2.priors.protocol import Said
+from opendalle.dalle2.priors.protocol import Said, check_states, without_unused
 from opendalle.dalle2.settings import StageSettings
 from opendalle.nn.embeddings import LearnedPositions, TimeEmbedding
 from opendalle.nn.kv_cache import KVCache

@@ -19,8 +19,7 @@ from torch import Generator, Tensor, nn
 
 from opendalle.base.axes import Embeddings
 from opendalle.base.errors import require
-from opendalle.dalle2.priors.captions import check_states, without_unused
-from opendalle.dalle2.priors.protocol import Said
+from opendalle.dalle2.priors.protocol import Said, check_states, without_unused
 from opendalle.diffusion.guidance import combine
 from opendalle.nn.embeddings import LearnedPositions
 from opendalle.nn.transformer import Transformer, TransformerConfig

@@ -1,4 +1,4 @@
-"""The one interface of all priors, and what is common to them: candidates, and wishes that a prior cannot heed."""
+"""The one interface of all priors, and what is common to them: captions, candidates, wishes that cannot be heeded."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from opendalle.base.axes import Embeddings, Mask, States
@@ -61,6 +61,35 @@ class Prior(Protocol):
             Embeddings as CLIP gives them, of any length; None: the decoder is to draw from the caption alone.
         """
         ...
+
+
+def check_states(text_states: States, wanted: int) -> None:
+    """Refuse captions of another length than the network's places.
+
+    Args:
+        text_states: the captions' token states.
+        wanted: how many of them a caption has.
+
+    Raises:
+        BadRequest: when there are more or fewer.
+    """
+    if (came := text_states.shape[1]) != wanted:
+        raise BadRequest(f"{came} text states", f"{wanted} text states", "Pad or cut the caption's tokens.")
+
+
+def without_unused(
+    tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None
+) -> tuple[Float[Tensor, "b m d"], Bool[Tensor, "b m"] | None]:
+    """Leave out the places that are padding in every caption of the batch: they change nothing.
+
+    Args:
+        tokens: with their positions.
+        mask: True where a token is real; None: all are.
+    """
+    if mask is None:
+        return tokens, None
+    used = mask.any(dim=0)
+    return tokens[:, used], mask[:, used]
 
 
 def draw_nearest(
