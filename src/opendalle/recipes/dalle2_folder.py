@@ -134,8 +134,8 @@ def write_dalle2(
     settings = replace(SETTINGS, prior=replace(SETTINGS.prior, **measured))
     siblings = {role: {"name": model.path.resolve().name, "sha256": model.sha256} for role, model in named.items()}
     parts = {
-        "guess": Part(to_plain(guess.config), guess.state_dict(), storage="int8-row"),
-        "prior": Part(to_plain(network.config), network.state_dict(), storage="int8-row"),
+        "guess": Part(to_plain(guess.config), guess.state_dict(), storage="int6-row"),
+        "prior": Part(to_plain(network.config), network.state_dict(), storage="int6-row"),
         "sketch": Part(to_plain(sketch.config), sketch.state_dict(), storage="int6-row"),
         "decoder": Part(to_plain(decoder.config), decoder.state_dict(), storage="int8-row"),
         PIPELINE: Part({"settings": to_plain(settings), "siblings": siblings}),

@@ -61,6 +61,7 @@ def upsampler(
     *,
     size: int = 256,
     codec: Path | None = None,
+    codec_share: float = 0.5,
     pictures: int = 200_000,
     batch_size: int = 8,
     crops: int | None = None,
@@ -78,7 +79,8 @@ def upsampler(
         data: an emoji world, or a folder of pictures with .txt captions (which the upsampler does not read).
         out: the model folder to write.
         size: side of the large pictures, 256 or 1024; a world shows its vectors at 1024, so 3d drawings are left out.
-        codec: half of the small pictures of 64 px go through this codec first, as they will when it is used.
+        codec: small pictures of 64 px go through this codec first, as they will when it is used.
+        codec_share: share of them that do.
         pictures: length of the run.
         batch_size: pictures a step.
         crops: cut from each picture; if not given 4, and 1 at 1024 px, where what is read is one crop.
@@ -92,6 +94,7 @@ def upsampler(
     scale = SCALES[size]
     crops = scale.crops if crops is None else crops
     require(crops == 1 or not scale.reads_crops, f"crops is {crops} at {size} px", "1: what is read is one crop")
+    require(0 <= codec_share <= 1, f"codec_share is {codec_share}", "a share from 0 to 1")
     require(codec is None or scale.degradation is None, f"a codec at {size} px", "none: it draws pictures of 64 px")
 
     def build() -> Work:
@@ -111,7 +114,7 @@ def upsampler(
             card = card_of("upsampler", data, size=size, pictures=pictures, seed=seed)
             return write_model(out, kind="upsampler", parts={"upsampler": part}, card=card)
 
-        batches = ScaleBatches(source, config.factor, loading, spoiler, degradation=scale.degradation)
+        batches = ScaleBatches(source, config.factor, loading, spoiler, codec_share, scale.degradation)
 
         return Work(
             objective=objective,
@@ -129,7 +132,7 @@ def upsampler(
             finish=finish,
         )
 
-    stamps = partial(stamps_of, data, size=size, codec=codec, crops=crops)
+    stamps = partial(stamps_of, data, size=size, codec=codec, codec_share=codec_share, crops=crops)
     return (Stage(name="upsampler", part="upsampler", out=out, stamps=stamps, build=build),)
 
 
