@@ -9,14 +9,8 @@ from torch import Tensor
 
 from opendalle.base.errors import BadConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
-from opendalle.codec.objective import (
-    CodecLossConfig,
-    CodecObjective,
-    PatchCritic,
-    gradient_loss,
-    perceptual_loss,
-    psnr,
-)
+from opendalle.codec.likeness import PatchCritic, gradient_loss, perceptual_loss, psnr
+from opendalle.codec.objective import CodecLossConfig, CodecObjective
 
 TINY = KLAutoencoderConfig(picture_size=16, widths=(32, 64), grid_channels=3, decoder_depth=1)
 

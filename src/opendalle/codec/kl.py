@@ -95,6 +95,11 @@ class Decoder(nn.Sequential):
         layers.append(nn.PixelShuffle(config.patch))
         super().__init__(*layers)
 
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Weights of the last convolution, at which the strengths of two losses are compared."""
+        return self[-2].weight  # type: ignore[return-value]
+
 
 class KLAutoencoder(nn.Module):
     """Picture to grid and back, with a grid of zero mean and unit spread.
