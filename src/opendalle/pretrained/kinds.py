@@ -18,8 +18,10 @@ from opendalle.checkpoint.configs import from_plain
 from opendalle.checkpoint.folder import ModelFolder, StoredPart, read_model
 from opendalle.checkpoint.places import find_model, is_plain
 from opendalle.clip.model import CLIP, CLIPConfig
+from opendalle.codec.dvae import DiscreteVAE, DiscreteVAEConfig
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
+from opendalle.codec.vqgan import VQGAN, VQGANConfig
 from opendalle.dalle2.decoder import Decoder, DecoderConfig
 from opendalle.dalle2.means import Guess, GuessConfig, Sketch, SketchConfig
 from opendalle.dalle2.parts import Dalle2Parts
@@ -42,6 +44,8 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "clip": (CLIPConfig, CLIP),
         "codec-identity": (IdentityCodecConfig, IdentityCodec),
         "codec-kl": (KLAutoencoderConfig, KLAutoencoder),
+        "codec-dvae": (DiscreteVAEConfig, DiscreteVAE),
+        "codec-vqgan": (VQGANConfig, VQGAN),
         "dalle2-prior": (DiffusionPriorConfig, DiffusionPrior),
         "dalle2-prior-ar": (AutoregressivePriorConfig, AutoregressivePrior),
         "dalle2-prior-linear": (LinearPriorConfig, LinearPrior),

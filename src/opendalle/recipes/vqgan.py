@@ -1,0 +1,99 @@
+"""VQGAN: the other way from a picture to words, which gives more of it back."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from opendalle.checkpoint.configs import to_plain
+from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
+from opendalle.clip.features import StemFeatures
+from opendalle.codec.likeness import PatchCritic
+from opendalle.codec.vqgan import VQGAN, VQGAN_PRESETS
+from opendalle.codec.vqgan_objective import VQGANLossConfig, VQGANObjective
+from opendalle.data.loading import LoadingConfig, PictureBatches
+from opendalle.pretrained.kinds import find_model, load_folder
+from opendalle.recipes.card import card_of
+from opendalle.recipes.command import main
+from opendalle.recipes.data import open_set, stamps_of
+from opendalle.recipes.dvae import sheet_of
+from opendalle.recipes.places import say
+from opendalle.recipes.stage import Stage, Work
+from opendalle.training.config import AdamWConfig, TrainConfig
+
+PERCEPTUAL, RENEW = 0.5, 0.1  # weight of a CLIP's features; below this share of an even use words begin anew
+
+
+def vqgan(
+    data: Path,
+    out: Path,
+    *,
+    clip: Path | None = None,
+    adversarial: float = 0.0,
+    pictures: int = 400_000,
+    batch_size: int = 16,
+    learning_rate: float = 1e-3,
+    scenes: float | None = None,
+    seed: int = 9,
+) -> tuple[Stage, ...]:
+    """Train a VQGAN: pictures to the nearest words of a codebook and back.
+
+    Command: python -m opendalle.recipes.vqgan --data world --out vqgan-emoji --clip clip-emoji
+    Cost: see the model's card.
+    Expected: `psnr` in the log above the discrete autoencoder's `psnr_hard`.
+
+    Args:
+        data: an emoji world, or a folder of pictures with .txt captions (which it does not read).
+        out: the model folder to write.
+        clip: compare pictures by this CLIP's first feature maps, too.
+        adversarial: weight of a critic of patches, which joins half way; 0: there is none.
+        pictures: length of the run.
+        batch_size: pictures a step.
+        learning_rate: at its top.
+        scenes: share of a world's draws that are scenes of several things; without, the world's own.
+        seed: of weights, order and chance.
+    """
+
+    def build() -> Work:
+        torch.manual_seed(seed)
+        config = VQGAN_PRESETS["emoji"]
+        network = VQGAN(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        source = open_set(data, network.picture_size, scenes)
+        loading = LoadingConfig(batch_size=batch_size, seed=seed, channels=network.picture_channels)
+        batches = PictureBatches(source, loading)
+        features = StemFeatures(load_folder(read_model(find_model(clip)))) if clip is not None else None
+        loss = VQGANLossConfig(
+            perceptual=PERCEPTUAL if features else 0.0, adversarial=adversarial, renew=RENEW, commitment=1.0
+        )
+        critic = PatchCritic(network.picture_channels) if adversarial else None
+        optimiser = AdamWConfig(learning_rate=learning_rate, weight_decay=1e-4)
+
+        def finish() -> ModelFolder:
+            part = Part(to_plain(config), network.state_dict(), storage="int8-row")
+            card = card_of("vqgan", data, pictures=pictures, seed=seed)
+            return write_model(out, kind="codec-vqgan", parts={"codec": part}, card=card)
+
+        return Work(
+            objective=VQGANObjective(network, loss, features=features, critic=critic, warn=say),
+            batches=batches,
+            draw=lambda: sheet_of(network, batches),
+            config=TrainConfig(
+                pictures=pictures,
+                batch_size=batch_size,
+                seed=seed,
+                optimiser=optimiser,
+                group_optimisers={"critic": replace(optimiser, learning_rate=learning_rate / 2)} if critic else {},
+                warmup_pictures=min(4_000, pictures // 10),
+                final_rate=0.02,
+                ema_halflife=10_000,
+            ),
+            finish=finish,
+        )
+
+    stamps = partial(stamps_of, data, clip=clip, adversarial=adversarial, scenes=scenes)
+    return (Stage(name="vqgan", part="codec", out=out, stamps=stamps, build=build),)
+
+
+if __name__ == "__main__":
+    main(vqgan)
