@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 from einops import rearrange
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from opendalle.base.axes import Grid
+from opendalle.base.axes import Grid, Pictures
 from opendalle.base.errors import require
 from opendalle.nn.residual import ResidualBlock
 
@@ -82,7 +83,7 @@ class Halving(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
-    def forward(self, x: Grid) -> Grid:
+    def forward(self, x: Grid) -> Float[Tensor, "b c2 h2 w2"]:
         """Halve the grid."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
@@ -94,7 +95,7 @@ class Doubling(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Grid) -> Grid:
+    def forward(self, x: Grid) -> Float[Tensor, "b c2 h2 w2"]:
         """Double the grid."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
@@ -111,7 +112,7 @@ class Level(nn.Module):
         self.attention = nn.ModuleList(CellAttention(after, config.norm_groups) for _ in range(blocks if looks else 0))
         self.onward = onward
 
-    def forward(self, x: Grid) -> Grid:
+    def forward(self, x: Grid) -> Float[Tensor, "b c2 h2 w2"]:
         """Run the level."""
         for k, block in enumerate(self.blocks):
             x = block(x)
@@ -142,7 +143,7 @@ class Encoder(nn.Module):
         self.middle = _middle(config, before)
         self.head = _head(config, before, channels)
 
-    def forward(self, pictures: Grid) -> Grid:
+    def forward(self, pictures: Pictures) -> Float[Tensor, "b c2 h2 w2"]:
         """Look at pictures in [-1, 1]."""
         x = self.conv_in(self.fold(pictures))
         for level in self.levels:
@@ -172,7 +173,7 @@ class Decoder(nn.Module):
         self.head = _head(config, before, config.picture_channels * config.patch**2)
         self.unfold = nn.PixelShuffle(config.patch)
 
-    def forward(self, grid: Grid) -> Grid:
+    def forward(self, grid: Grid) -> Float[Tensor, "b c2 h2 w2"]:
         """Draw grids."""
         x = self.middle(self.conv_in(grid))
         for level in self.levels:

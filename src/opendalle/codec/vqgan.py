@@ -71,7 +71,7 @@ class Codebook(nn.Module):
         rows, words = self._placed(cells).permute(0, 2, 3, 1), self.vectors()
         return (words.square().sum(1) - 2 * rows @ words.T).argmin(dim=-1)
 
-    def look_up(self, tokens: Int[Tensor, "b h w"]) -> Grid:
+    def look_up(self, tokens: Int[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
         """Return the vectors of words.
 
         Args:
@@ -111,7 +111,7 @@ class VQGAN(nn.Module):
         self.vocabulary = config.vocabulary
         self.factor = network.factor
 
-    def cells(self, pictures: Pictures) -> Grid:
+    def cells(self, pictures: Pictures) -> Float[Tensor, "b c2 h2 w2"]:
         """Look at pictures in [-1, 1]; what comes is not yet words.
 
         Args:
