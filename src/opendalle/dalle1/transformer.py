@@ -247,13 +247,13 @@ class Dalle1Transformer(nn.Module):
         cache.advance(x.shape[1])
         return self._read_out(self.norm(x), self.words_out, self.words)
 
-    def _text_states(self, text: Tokens) -> States:
+    def _text_states(self, text: Tokens) -> Float[Tensor, "b m d"]:
         x = self.text(text) + self.places.weight
         if self.start is not None:
             x = torch.cat([self.start.expand(len(x), 1, -1).to(x.dtype), x], dim=1)
         return x
 
-    def _word_states(self, tokens: Int[Tensor, "b m"], first: int) -> States:
+    def _word_states(self, tokens: Int[Tensor, "b m"], first: int) -> Float[Tensor, "b m d"]:
         cells = torch.arange(first, first + tokens.shape[1], device=tokens.device)
         across = self.config.grid_width
         return self.words(tokens) + self.rows(cells // across) + self.columns(cells % across)

@@ -3,6 +3,7 @@
 from opendalle.samplers.analytic import measure_noise_power
 from opendalle.samplers.autoregressive import GuidedLogits, TokenOptions, TokenState, sample_tokens
 from opendalle.samplers.course import SamplerOptions, SamplerState
+from opendalle.samplers.fixed_point import LogitsAhead, PassState, fixed_point_tokens
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.invert import invert
 from opendalle.samplers.repaint import RepaintOptions, repaint
@@ -13,6 +14,8 @@ __all__ = [
     "SAMPLERS",
     "GuidedDenoise",
     "GuidedLogits",
+    "LogitsAhead",
+    "PassState",
     "RepaintOptions",
     "SamplerOptions",
     "SamplerState",
@@ -20,6 +23,7 @@ __all__ = [
     "Tiling",
     "TokenOptions",
     "TokenState",
+    "fixed_point_tokens",
     "invert",
     "last_state",
     "measure_noise_power",

@@ -121,9 +121,32 @@ def draw_token(
     """
     if options.temperature == 0:
         return logits.argmax(dim=1)
+    return token_at(logits, even_numbers(generators, 1)[:, 0], options)
+
+
+def even_numbers(generators: Sequence[Generator], count: int) -> Float[Tensor, "b n"]:
+    """Draw numbers from 0 to 1, in the order in which tokens take them.
+
+    Args:
+        generators: one a row.
+        count: numbers a row.
+    """
+    rows = [[torch.rand((), generator=one, dtype=torch.float64).item() for _ in range(count)] for one in generators]
+    return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), count)
+
+
+def token_at(logits: Float[Tensor, "b v"], even: Float[Tensor, " b"], options: TokenOptions) -> Int[Tensor, " b"]:
+    """Look up where a number falls in the cumulated probabilities: all that drawing a token is.
+
+    Args:
+        logits: of every token; -inf forbids one.
+        even: a number from 0 to 1 a row, not used at temperature 0.
+        options: how boldly.
+    """
+    if options.temperature == 0:
+        return logits.argmax(dim=1)
     kept = keep_likeliest(logits.double() / options.temperature, options.top_k, options.top_p)
     cumulated = kept.softmax(dim=1).cumsum(dim=1)
-    even = torch.tensor([torch.rand((), generator=one, dtype=torch.float64).item() for one in generators])
     place = even.to(logits.device)[:, None] * cumulated[:, -1:]
     token = torch.searchsorted(cumulated, place, right=True)[:, 0]
     last = kept.isfinite().double().cumsum(dim=1).argmax(dim=1)  # the last token allowed, should rounding pass it
