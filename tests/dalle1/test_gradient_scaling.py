@@ -70,8 +70,8 @@ def test_half_precision_loses_small_gradients_and_a_scale_keeps_them():
     scale = BranchScale(GradientScaleConfig())
     again, x, weight = halved(scale, tiny)
     assert torch.equal(again, out)  # forward nothing changes
-    torch.testing.assert_close(x, wanted_x, rtol=1e-2, atol=0)  # near a half's last bit
-    torch.testing.assert_close(weight, wanted_weight, rtol=1e-2, atol=0)  # near a half's last bit
+    torch.testing.assert_close(x, wanted_x, rtol=2e-2, atol=0)  # near a half's last bit
+    torch.testing.assert_close(weight, wanted_weight, rtol=2e-2, atol=0)  # near a half's last bit
     assert not scale.has_overflowed
 
 
