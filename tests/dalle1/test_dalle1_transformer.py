@@ -107,9 +107,7 @@ def test_a_part_of_a_picture_is_the_beginning_of_the_whole():
     text, tokens = inputs()
     whole = net(text, tokens).picture
     for cells in (0, 1, 4, 7, 11):
-        torch.testing.assert_close(
-            net(text, tokens[:, :cells]).picture, whole[:, : cells + 1], rtol=0, atol=1e-12
-        )
+        torch.testing.assert_close(net(text, tokens[:, :cells]).picture, whole[:, : cells + 1], rtol=0, atol=1e-12)
 
 
 def test_every_place_has_a_padding_token_of_its_own():

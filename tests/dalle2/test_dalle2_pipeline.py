@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from opendalle.base.errors import BadRequest
+from opendalle.base.jobs import keeps_transparency, preview_steps
 from opendalle.base.protocols import Hooks, Pipeline
 from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows, picture_generator
-from opendalle.dalle2.jobs import keeps_transparency, preview_steps
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.dalle2.settings import Dalle2Config, StageSettings
 

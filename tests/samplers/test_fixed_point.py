@@ -42,9 +42,7 @@ def test_the_tokens_are_those_of_the_walk(options, window, given, rows):
     start = torch.arange(given).expand(rows, -1) % VOCABULARY
     walked = list(sample_tokens(chain.next_logits, start, LENGTH, generators=seeds(rows), options=options))
     chain.calls = 0
-    found = list(
-        fixed_point_tokens(chain.ahead, start, LENGTH, generators=seeds(rows), window=window, options=options)
-    )
+    found = list(fixed_point_tokens(chain.ahead, start, LENGTH, generators=seeds(rows), window=window, options=options))
     assert torch.equal(found[-1].tokens, walked[-1].tokens)
     assert chain.calls == found[-1].passes == len(found) <= LENGTH
     assert [one.step for one in found] == sorted({one.step for one in found})

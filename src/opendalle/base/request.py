@@ -23,6 +23,12 @@ CHANGING = ("vary", "blend", "morph", "ladder")  # those that begin with picture
 DRAWING = (*SQUARE, "edit")  # those that ask the decoder
 IMAGINING = ("generate", "blend", "edit")  # those that ask the prior
 NOISES = ("led", "fixed")
+RANKS = ("clip", "likelihood", "gain")
+DENOISING_FIELDS = (  # read by generations that denoise, and by no other
+    *("steps", "sampler", "refinements", "resamplings", "rescale", "threshold", "prior", "prior_steps"),
+    *("prior_guidance", "renew"),
+)
+TOKEN_FIELDS = ("temperature", "top_k", "top_p", "rank", "lookahead")  # read by generations that draw words
 PRIORS = ("diffusion", "ar", "linear", "projection", "none", "none-shifted", "caption")
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_COUNT = 1_000
@@ -118,7 +124,30 @@ class Request:
     prior_steps: int | None = asked(None, "denoising steps of the prior", rare=True, verbs=IMAGINING)
     prior_guidance: float | None = asked(None, "guidance scale of the prior; 1 is off", rare=True, verbs=IMAGINING)
     candidates: int | None = asked(
-        None, "embeddings drawn by the prior, of which the best is kept", rare=True, verbs=IMAGINING
+        None,
+        "how many are drawn for each picture (by DALL·E 2: embeddings), of which the best is kept",
+        rare=True,
+        verbs=IMAGINING,
+    )
+    rank: str | None = asked(
+        None,
+        "what chooses among DALL·E 1's candidates: CLIP, the model's own likelihood, or what the caption adds to it",
+        RANKS,
+        rare=True,
+        verbs=("generate",),
+    )
+    temperature: float | None = asked(
+        None, "how boldly DALL·E 1 draws words; 0 takes the likeliest", rare=True, verbs=WANDERING
+    )
+    top_k: int | None = asked(None, "only so many of the likeliest words; 0: all", rare=True, verbs=WANDERING)
+    top_p: float | None = asked(
+        None, "only the likeliest words that have this probability together; 1: all", rare=True, verbs=WANDERING
+    )
+    lookahead: int = asked(
+        1,
+        "words that DALL·E 1 computes in a pass, the same ones at any number; changes speed only",
+        rare=True,
+        verbs=WANDERING,
     )
     batch: int = asked(4, "pictures drawn at once; changes speed and memory only", rare=True, verbs=SQUARE)
     exact: bool = asked(False, "draw so that a picture's bytes never depend on its batch", rare=True, verbs=SQUARE)
@@ -177,6 +206,10 @@ class Request:
         _check_range("prior_steps", self.prior_steps, 1, MAX_STEPS)
         _check_range("prior_guidance", self.prior_guidance, 0.0, 100.0)
         _check_range("candidates", self.candidates, 1, 64)
+        _check_range("temperature", self.temperature, 0.0, 100.0)
+        _check_range("top_k", self.top_k, 0, 1_000_000)
+        _check_range("top_p", self.top_p, 1e-6, 1.0)
+        _check_range("lookahead", self.lookahead, 1, 65_536)
         _check_range("batch", self.batch, 1, 256)
         _check_range("previews", self.previews, 0, MAX_STEPS)
         for one in fields(self):
@@ -191,6 +224,21 @@ class Request:
             verb: one of VERBS.
         """
         return {one.name: getattr(self, one.name) for one in fields_of(verb)}
+
+    def refuse(self, unread: Iterable[str], model: str) -> None:
+        """Refuse wishes that a model would ignore.
+
+        Args:
+            unread: fields that it does not read.
+            model: its name, for the message.
+
+        Raises:
+            BadRequest: when one of them was asked for.
+        """
+        of_class = {one.name: one.default for one in fields(self)}
+        for name in unread:
+            if getattr(self, name) != of_class[name]:
+                raise BadRequest(f"{name} is {getattr(self, name)!r}", f"no {name}: {model} does not read it")
 
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the pictures asked for, in order."""

@@ -39,7 +39,7 @@ class Dalle1TransformerConfig:
     heads: int = 62  # attention heads; they divide width
     mlp_ratio: float = 4.0  # hidden width of the feed-forward layer over width
     dropout: float = 0.0  # of attention weights and of both residual branches, in training
-    pattern: Literal["paper", "dense", "row", "column", "convolution"] = "paper"  # one of all layers, or the paper's mix
+    pattern: Literal["paper", "dense", "row", "column", "convolution"] = "paper"  # of all layers; paper: its mix
     kernel: int = KERNEL  # side of the convolution's window
     edge: Edge = "wrap"  # what it does at the grid's border; see `patterns.visible`
     # Open in the paper.  With a start token the first caption token is predicted too, and all shifts by one place.

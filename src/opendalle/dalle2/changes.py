@@ -14,10 +14,11 @@ from torch import Generator, Tensor
 
 from opendalle.base.axes import Embeddings, Grid, Pictures
 from opendalle.base.errors import BadRequest
+from opendalle.base.jobs import Row, Stopwatch
 from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows, picture_generator
 from opendalle.dalle2.cascade import Cascade
-from opendalle.dalle2.jobs import Begin, Row, Start, Stopwatch
+from opendalle.dalle2.jobs import Begin, Start
 from opendalle.dalle2.latents import check_weights, reduced, slerp, spherical_mean, stops, text_difference
 from opendalle.dalle2.parts import Latent, Prompted
 from opendalle.pictures import Given

@@ -24,31 +24,23 @@ from torch import Generator, Tensor
 
 from opendalle.base.axes import Embeddings, Pictures
 from opendalle.base.errors import BadRequest
+from opendalle.base.jobs import Row, Stopwatch, by_frame, by_seed, preview_steps, sample_of
 from opendalle.base.protocols import Hooks
 from opendalle.base.records import Sample
-from opendalle.base.request import Request
+from opendalle.base.request import TOKEN_FIELDS, Request
 from opendalle.base.rng import picture_generator
 from opendalle.clip.embedded import Embedded
 from opendalle.dalle2.cascade import Cascade
 from opendalle.dalle2.changes import Changes
-from opendalle.dalle2.edits import AnyMask, Edits, edited_samples, mask_of, upscaled_samples
-from opendalle.dalle2.jobs import (
-    Begin,
-    Job,
-    Row,
-    Start,
-    Stopwatch,
-    by_frame,
-    by_seed,
-    finished,
-    preview_steps,
-    sample_of,
-)
+from opendalle.dalle2.edits import Edits
+from opendalle.dalle2.jobs import Begin, Job, Start, finished
 from opendalle.dalle2.parts import Dalle2Parts, Latent
 from opendalle.dalle2.settings import Dalle2Config
 from opendalle.editing import Box, Extension, mask_from_box, mask_to_text
+from opendalle.editing.requested import AnyMask, edited_samples, mask_of
 from opendalle.pictures import AnyPicture, Given, PictureOrText, take, take_or_text
 from opendalle.samplers.course import SamplerState
+from opendalle.upsampling.requested import upscaled_samples
 
 
 class Dalle2:
@@ -290,6 +282,7 @@ class Dalle2:
         self._check_steps(request)
 
     def _check_steps(self, request: Request) -> None:
+        request.refuse(TOKEN_FIELDS, "DALL·E 2")
         for name, stage in (("steps", self.config.decoder), ("prior_steps", self.config.prior)):
             asked = getattr(request, name)
             if asked is not None and asked > stage.num_train_steps:

@@ -1,0 +1,105 @@
+"""Pictures on their way, whichever generation draws them: which they are, how long each stage took, what is told."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from opendalle.base.records import Sample
+from opendalle.base.request import Request
+
+TRANSPARENT_WORDS = ("sticker", "transparent", "贴纸", "透明")  # a prompt that asks for no background
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of a batch."""
+
+    request: Request
+    index: int  # which of the request's pictures
+    seed: int  # of its chance
+
+
+@dataclass
+class Stopwatch:
+    """Seconds of each stage of one batch."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    last: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: str) -> None:
+        """Book the time since the last lap on a stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
+        self.last = now
+
+
+def by_seed(request: Request) -> list[Row]:
+    """Return one row a picture, each with a seed of its own."""
+    return [Row(request, index, request.seed + index) for index in range(request.count)]
+
+
+def by_frame(request: Request, count: int) -> list[Row]:
+    """Return one row a picture of a series, all with the same chance: only what is led changes."""
+    return [Row(request, index, request.seed) for index in range(count)]
+
+
+def sample_of(
+    row: Row,
+    picture: Image.Image,
+    told: Mapping[str, Any],
+    watch: Stopwatch,
+    step: int,
+    num_steps: int,
+    *,
+    is_preview: bool = False,
+) -> Sample:
+    """Put a picture together with all that makes it again.
+
+    Args:
+        row: what was asked, and its chance.
+        picture: finished, or as it stands.
+        told: of the recipe: model, verb and inputs.
+        watch: of its batch.
+        step: steps done.
+        num_steps: steps in all.
+        is_preview: whether it is not finished.
+    """
+    asked = {"request": row.request.asked_of(told["verb"]), "index": row.index, "seed": row.seed}
+    return Sample(
+        picture=picture,
+        request=row.request,
+        index=row.index,
+        seed=row.seed,
+        step=step,
+        num_steps=num_steps,
+        is_preview=is_preview,
+        recipe={**told, **asked},
+        seconds=dict(watch.seconds),
+    )
+
+
+def keeps_transparency(request: Request) -> bool:
+    """Whether a picture stays transparent where nothing was drawn.
+
+    `auto` follows the prompt: a sticker, or anything asked for as transparent, stays so; all else stands on white.
+    A background that the prompt names is drawn by the model and is not touched by either.
+    """
+    if request.background == "auto":
+        return any(word in request.prompt.lower() for word in TRANSPARENT_WORDS)
+    return request.background == "transparent"
+
+
+def preview_steps(previews: int, num_steps: int) -> frozenset[int]:
+    """Spread previews evenly over the steps before the last.
+
+    Args:
+        previews: how many, 0 for none.
+        num_steps: steps in all.
+    """
+    if previews == 0:
+        return frozenset()
+    wanted = min(previews, num_steps - 1)
+    return frozenset(round((k + 1) * num_steps / (wanted + 1)) for k in range(wanted))
