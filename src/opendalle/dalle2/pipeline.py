@@ -33,10 +33,11 @@ from opendalle.clip.embedded import Embedded
 from opendalle.dalle2.cascade import Cascade
 from opendalle.dalle2.changes import Changes
 from opendalle.dalle2.edits import Edits
-from opendalle.dalle2.jobs import Begin, Job, Start, finished
+from opendalle.dalle2.jobs import Begin, Job, Start
 from opendalle.dalle2.parts import Dalle2Parts, Latent
 from opendalle.dalle2.settings import Dalle2Config
 from opendalle.editing import Box, Extension, mask_from_box, mask_to_text
+from opendalle.editing.finishing import finished
 from opendalle.editing.requested import AnyMask, edited_samples, mask_of
 from opendalle.pictures import AnyPicture, Given, PictureOrText, take, take_or_text
 from opendalle.samplers.course import SamplerState
@@ -369,7 +370,8 @@ class Dalle2:
 
         def finish(pictures: Pictures, state: SamplerState, is_preview: bool) -> Iterator[Sample]:
             for row, one in zip(rows, pictures, strict=True):
-                picture = finished(one, job, row.request)
+                values = one.float().cpu().numpy()
+                picture = finished(values, row.request, shape=job.shape, is_clear=job.is_clear)
                 yield sample_of(row, picture, job.told, watch, state.step, state.num_steps, is_preview=is_preview)
 
         return finish

@@ -22,6 +22,9 @@ from opendalle.codec.dvae import DiscreteVAE, DiscreteVAEConfig
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
 from opendalle.codec.vqgan import VQGAN, VQGANConfig
+from opendalle.dalle1.parts import Dalle1Config, Dalle1Parts
+from opendalle.dalle1.pipeline import Dalle1
+from opendalle.dalle1.transformer import Dalle1Transformer, Dalle1TransformerConfig
 from opendalle.dalle2.decoder import Decoder, DecoderConfig
 from opendalle.dalle2.means import Guess, GuessConfig, Sketch, SketchConfig
 from opendalle.dalle2.parts import Dalle2Parts
@@ -46,6 +49,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "codec-kl": (KLAutoencoderConfig, KLAutoencoder),
         "codec-dvae": (DiscreteVAEConfig, DiscreteVAE),
         "codec-vqgan": (VQGANConfig, VQGAN),
+        "dalle1-transformer": (Dalle1TransformerConfig, Dalle1Transformer),
         "dalle2-prior": (DiffusionPriorConfig, DiffusionPrior),
         "dalle2-prior-ar": (AutoregressivePriorConfig, AutoregressivePrior),
         "dalle2-prior-linear": (LinearPriorConfig, LinearPrior),
@@ -63,6 +67,7 @@ ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # role of a sibling ->
     {
         "clip": ("clip",),
         "codec": ("codec-identity", "codec-kl"),
+        "words": ("codec-dvae", "codec-vqgan"),
         "upsampler": ("upsampler",),
         "priors": ("dalle2-priors",),
     }
@@ -191,17 +196,45 @@ def _ready(device: Any) -> torch.device:
         raise BadConfig(f"the device {str(device)!r}", "one that torch finds here: cpu, cuda or mps") from None
 
 
-def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
+def _head(model: ModelFolder) -> tuple[Any, Any]:
+    """Return the settings and siblings of a generation, as the file holds them."""
     head = model.part("pipeline").config
     if missing := [name for name in ("siblings", "settings") if name not in head]:
         raise BadModel(f"{model.path}/pipeline without {missing[0]}", "settings and siblings")
-    config, siblings = from_plain(Dalle2Config, head["settings"]), head["siblings"]
+    return head["settings"], head["siblings"]
+
+
+def _upsampler_of(model: ModelFolder, siblings: Any, config: Dalle1Config | Dalle2Config) -> ModelFolder | None:
+    found = sibling(model, siblings, "upsampler") if "upsampler" in siblings else None
+    if found is not None and config.upsampler is None:
+        raise BadModel(f"{model.path} with an upsampler but no settings for it", "both, or neither")
+    return found
+
+
+def _load_dalle1(model: ModelFolder, device: torch.device) -> Dalle1:
+    settings, siblings = _head(model)
+    config = from_plain(Dalle1Config, settings)
+    clip, words = sibling(model, siblings, "clip"), sibling(model, siblings, "words")
+    upsampler = _upsampler_of(model, siblings, config)
+    networks = {
+        "transformer": load_network("dalle1-transformer", model.part("transformer"), device=device),
+        "codec": load_folder(words, device=device),
+        "clip": load_folder(clip, device=device),
+        "upsampler": load_folder(upsampler, device=device) if upsampler is not None else None,
+    }
+    try:
+        parts = Dalle1Parts(tokenizer=load_tokenizer(clip), **networks)
+    except BadConfig as error:
+        raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
+    return Dalle1(parts, config, {"model": model.path.name, "sha256": model.sha256}, clip.sha256)
+
+
+def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
+    settings, siblings = _head(model)
+    config = from_plain(Dalle2Config, settings)
     clip = sibling(model, siblings, "clip")
     codec = sibling(model, siblings, "codec")
-    upsampler = sibling(model, siblings, "upsampler") if "upsampler" in siblings else None
-    if upsampler is not None and config.upsampler is None:
-        raise BadModel(f"{model.path} with an upsampler but no settings for it", "both, or neither")
-
+    upsampler = _upsampler_of(model, siblings, config)
     priors = sibling(model, siblings, "priors") if "priors" in siblings else None
     if priors is not None and clip_of_priors(priors).sha256 != clip.sha256:
         raise BadModel(f"{model.path} with {priors.path}, priors of another CLIP", "priors of its own CLIP")
@@ -251,4 +284,6 @@ def clip_of_priors(model: ModelFolder) -> ModelFolder:
 COLLECTIONS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
     {"dalle2-priors": _load_priors}
 )
-PIPELINES: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType({"dalle2": _load_dalle2})
+PIPELINES: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
+    {"dalle2": _load_dalle2, "dalle1": _load_dalle1}
+)

@@ -1,0 +1,196 @@
+"""A picture's words as the pipeline uses them: out of pictures, back into them whole or half drawn, and which are best."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from opendalle.base.axes import Pictures
+from opendalle.base.errors import BadRequest
+from opendalle.base.request import Request
+from opendalle.clip.rerank import rerank
+from opendalle.dalle1.drawing import (
+    Wish,
+    empty_text,
+    log_likelihood,
+    read_captions,
+    text_log_likelihood,
+)
+from opendalle.dalle1.parts import Dalle1Config, Dalle1Parts
+from opendalle.samplers import TokenOptions
+from opendalle.upsampling.cascade import UpsamplerStage, enlarged
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairLikelihood:
+    """How likely pairs of caption and picture are, in nats."""
+
+    text: Float[Tensor, " b"]  # the caption by itself
+    picture: Float[Tensor, " b"]  # the picture's words after it
+
+
+class Words:
+    """The networks of a DALL·E 1, each with its settings.
+
+    Args:
+        parts: the networks, in evaluation mode.
+        config: how they draw.
+    """
+
+    def __init__(self, parts: Dalle1Parts, config: Dalle1Config) -> None:
+        self.parts, self.config = parts, config
+        self.device = parts.transformer.text.weight.device
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides of the square pictures that it draws natively, smallest first."""
+        side, upsampler = self.parts.codec.picture_size, self.parts.upsampler
+        return (side,) if upsampler is None else (side, side * upsampler.config.factor)
+
+    @property
+    def stages(self) -> tuple[UpsamplerStage, ...]:
+        """The upsampler, with how it was trained and how it is sampled."""
+        upsampler, settings = self.parts.upsampler, self.config.upsampler
+        if upsampler is None or settings is None:
+            return ()
+        return (settings.stage(upsampler, self.parts.codec.picture_size),)
+
+    def read(self, prompts: Sequence[str]) -> Int[Tensor, "b t"]:
+        """Read captions; the empty one is what guidance pushes away from."""
+        return read_captions(self.parts.tokenizer, prompts, self.parts.transformer)
+
+    def wish(self, request: Request, prompts: Sequence[str]) -> Wish:
+        """Return how words are to be drawn for captions.
+
+        Args:
+            request: guidance, temperature, top_k, top_p, lookahead.
+            prompts: one a row; from an empty one there is nothing to push towards.
+        """
+        config = self.config
+
+        def asked(name: str) -> float:
+            value = getattr(request, name)
+            return getattr(config, name) if value is None else value
+
+        scale = torch.full((len(prompts),), float(asked("guidance")), device=self.device)
+        scale[[row for row, prompt in enumerate(prompts) if not prompt]] = 1.0
+        options = TokenOptions(
+            temperature=asked("temperature"), top_k=int(asked("top_k")) or None, top_p=asked("top_p")
+        )
+        return Wish(guidance=scale, options=options, lookahead=request.lookahead)
+
+    def encode(self, pictures: Pictures) -> Int[Tensor, "b n"]:
+        """Turn pictures of the codec's size into words in raster order."""
+        return self.parts.codec.encode_tokens(pictures.to(self.device)).flatten(1)
+
+    def decode(self, tokens: Int[Tensor, "b n"]) -> Pictures:
+        """Turn words in raster order into pictures."""
+        config = self.parts.transformer.config
+        return self.parts.codec.decode_tokens(tokens.unflatten(1, (config.grid_height, config.grid_width)))
+
+    def half_drawn(self, tokens: Int[Tensor, "b n"]) -> Pictures:
+        """Show words so far; where nothing is drawn yet, there is nothing (white, without transparency).
+
+        Args:
+            tokens: the first words of pictures.
+        """
+        config, factor, number = self.parts.transformer.config, self.parts.codec.factor, tokens.shape[1]
+        rest = self._blank[number:].expand(len(tokens), -1)
+        pictures = self.decode(torch.cat([tokens, rest], dim=1))
+        cells = torch.arange(config.num_cells, device=self.device) < number
+        drawn = cells.view(config.grid_height, config.grid_width).repeat_interleave(factor, 0)
+        return torch.where(drawn.repeat_interleave(factor, 1), pictures, self._nothing)
+
+    def upsample(self, small: Pictures, side: int, generators: Sequence[Generator]) -> Float[Tensor, "b c h2 w2"]:
+        """Enlarge pictures with the upsampler, if they are smaller than asked.
+
+        Args:
+            small: as the codec draws them.
+            side: wanted, in pixels.
+            generators: one a picture.
+        """
+        return small if small.shape[-1] >= side else enlarged(small, (side, side), self.stages, generators)
+
+    def likelihood(self, prompts: Sequence[str], tokens: Int[Tensor, "b n"]) -> PairLikelihood:
+        """Return how likely pairs of caption and picture are.
+
+        Args:
+            prompts: captions.
+            tokens: words of the pictures.
+        """
+        network, text = self.parts.transformer, self.read(prompts)
+        return PairLikelihood(
+            text=text_log_likelihood(network, text).sum(dim=1),
+            picture=log_likelihood(network, text, tokens).sum(dim=1),
+        )
+
+    def rank_of(self, request: Request) -> str:
+        """Return what chooses among candidates.
+
+        Args:
+            request: rank, or none: the model's own, as far as it has the networks for it.
+
+        Raises:
+            BadRequest: when CLIP is asked for and there is none.
+        """
+        if request.rank == "clip" and self.parts.clip is None:
+            raise BadRequest("rank is 'clip', of a model without CLIP", "likelihood or gain")
+        own = "likelihood" if self.config.rank == "clip" and self.parts.clip is None else self.config.rank
+        return request.rank or own
+
+    def best(self, rank: str, prompt: str, tokens: Int[Tensor, "b n"]) -> int:
+        """Choose among candidates of one picture.
+
+        Args:
+            rank: from `rank_of`; of the empty caption it is always the likelihood.
+            prompt: their caption.
+            tokens: their words.
+
+        Source: arXiv:2102.12092, section 2.6, for CLIP; what the caption adds is the log of p(caption | picture) but
+            for what all candidates share.
+        """
+        if len(tokens) == 1:
+            return 0
+        if rank == "clip" and prompt and self.parts.clip is not None:
+            packed = self.parts.tokenizer.pack([prompt], self.parts.clip.config.context)
+            ids, mask = (torch.from_numpy(one).to(self.device) for one in (packed.ids, packed.mask))
+            return rerank(self.parts.clip, self.as_clip_sees(self.decode(tokens)), ids, mask).best
+        network = self.parts.transformer
+        said = log_likelihood(network, self.read([prompt] * len(tokens)), tokens).sum(dim=1)
+        if rank == "gain" and prompt:
+            said = said - log_likelihood(network, empty_text(network, len(tokens)), tokens).sum(dim=1)
+        return int(said.argmax())
+
+    def as_clip_sees(self, pictures: Pictures) -> Float[Tensor, "b c2 h2 w2"]:
+        """Fit the codec's pictures to CLIP's size and channels.
+
+        Args:
+            pictures: in [-1, 1].
+        """
+        clip = self.parts.clip
+        assert clip is not None
+        channels, side = clip.config.channels, clip.config.size
+        if pictures.shape[1] > channels:  # premultiplied, laid on white
+            pictures = pictures[:, :3] + 1 - pictures[:, 3:]
+        elif pictures.shape[1] < channels:
+            pictures = torch.cat([pictures, torch.ones_like(pictures[:, :1])], dim=1)
+        if pictures.shape[-1] == side:
+            return pictures
+        return F.interpolate(pictures, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
+
+    @property
+    def _nothing(self) -> float:
+        """The value of a pixel that is not drawn: transparent, or white."""
+        return -1.0 if self.parts.codec.picture_channels == 4 else 1.0
+
+    @cached_property
+    @torch.no_grad()
+    def _blank(self) -> Int[Tensor, " n"]:
+        """The words of a picture with nothing on it."""
+        codec = self.parts.codec
+        shape = (1, codec.picture_channels, codec.picture_size, codec.picture_size)
+        return self.encode(torch.full(shape, self._nothing))[0]
