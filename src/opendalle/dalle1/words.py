@@ -1,4 +1,4 @@
-"""A picture's words as the pipeline uses them: out of pictures, back into them whole or half drawn, and which are best."""
+"""A picture's words as the pipeline uses them: out of pictures, back into them, and which are best."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

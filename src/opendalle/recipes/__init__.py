@@ -14,7 +14,15 @@ from typing import Any
 from opendalle.base.errors import BadRequest
 from opendalle.base.records import TrainStep
 
-RECIPES = ("clip", "codec", "dalle2", "judge", "priors", "upsampler")  # module and function have the same name
+RECIPES = (
+    "clip",
+    "codec",
+    "dalle1",
+    "dalle2",
+    "judge",
+    "priors",
+    "upsampler",
+)  # module and function have the same name
 
 __all__ = ["RECIPES", "run"]
 

@@ -214,6 +214,9 @@ def pictures_of(values: Pictures) -> list[Image.Image]:
     return [composite(from_array(one.float().cpu().numpy())) for one in values]
 
 
+Encode = Callable[[Batch, Any], dict[str, np.ndarray]]  # batch, frozen networks -> named arrays, a row a picture
+
+
 @runtime_checkable
 class Encoders(Protocol):
     """The frozen networks that turn a set into pairs."""
@@ -226,23 +229,25 @@ class Encoders(Protocol):
 def write_pairs(
     out: Path,
     pictures: PictureSet,
-    encoders: Encoders,
+    encoders: Any,
     *,
     count: int,
     seed: int,
     stamps: Mapping[str, str],
+    encode: Encode | None = None,
     tell: Callable[[int], None] = lambda done: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Compute what prior and decoder train on, once: embedding, grid and tokens of `count` draws of a set.
+    """Compute what generations train on, once, of `count` draws of a set.
 
     Args:
         out: the store's folder; must not exist.
-        pictures: the set, at the size of CLIP and codec.
-        encoders: CLIP, codec and tokenizer.
+        pictures: the set, at the size of the encoders.
+        encoders: frozen networks, a codec among them.
         count: draws, rounded up to whole pieces.
         seed: of the order.
         stamps: of all that makes the pairs; what was computed earlier with the same ones is not computed again.
+        encode: makes the arrays of a batch; None: embedding, grid and tokens, for prior and decoder.
         tell: called with the number of draws done.
         stop: asked after each piece whether to stop.
 
@@ -256,7 +261,7 @@ def write_pairs(
     batches = PictureBatches(pictures, loading)(first)
     try:
         for number in range(first, last):
-            gathered.append(_encoded(next(batches), encoders))
+            gathered.append((encode or _encoded)(next(batches), encoders))
             tell((number + 1) * size)
             stopping = number + 1 < last and stop()
             if stopping or len(gathered) == PIECES or number + 1 == last:

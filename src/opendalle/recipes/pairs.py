@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from opendalle.data.embeddings import EmbeddingStore
 from opendalle.recipes.dalle2_folder import Shared
-from opendalle.recipes.data import open_set, stamps_of, write_pairs
+from opendalle.recipes.data import Encode, open_set, stamps_of, write_pairs
 from opendalle.recipes.places import runs_beside, say
 
 
@@ -45,12 +46,22 @@ class PairsPlan:
         Returns:
             Whether they are all there; what has been computed is kept.
         """
-        if self._pairs_place.exists():
+        return self.write(lambda: Shared(self.places), stop)
+
+    def write(self, load: Callable[[], Any], stop: Callable[[], bool], encode: Encode | None = None) -> bool:
+        """Compute pairs by any networks; what is returned is that of `encode`.
+
+        Args:
+            load: loads them, the codec among them.
+            stop: asked now and then whether to stop.
+            encode: as of `write_pairs`.
+        """
+        if self.pairs_place.exists():
             return True
-        shared = Shared(self.places)
+        shared = load()
         source = open_set(self.data, shared.codec.picture_size, self.scenes, self.styles)
         whole = write_pairs(
-            self._pairs_place,
+            self.pairs_place,
             source,
             shared,
             count=self.pairs,
@@ -58,6 +69,7 @@ class PairsPlan:
             stamps=self.stamps(),
             tell=self._tell,
             stop=stop,
+            encode=encode,
         )
         if not whole:
             say("stopped while pairs were encoded; those that are done are kept")
@@ -65,10 +77,11 @@ class PairsPlan:
 
     def open(self) -> tuple[Shared, EmbeddingStore]:
         """Load the siblings, and open the pairs."""
-        return Shared(self.places), EmbeddingStore(self._pairs_place, stamps=self.stamps())
+        return Shared(self.places), EmbeddingStore(self.pairs_place, stamps=self.stamps())
 
     @property
-    def _pairs_place(self) -> Path:
+    def pairs_place(self) -> Path:
+        """Where the pairs lie."""
         return runs_beside(self.out) / "pairs"
 
     def _tell(self, done: int) -> None:

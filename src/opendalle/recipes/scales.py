@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from opendalle.base.axes import Pictures
-from opendalle.codec.protocol import Codec
+from opendalle.codec.protocol import Codec, TokenCodec
 from opendalle.data.crops import CropSet
 from opendalle.data.emoji.vectors import VectorSet, VectorSetConfig
 from opendalle.data.emoji.world import World
@@ -57,7 +57,7 @@ class ScaleBatches:
         pictures: PictureSet,
         factor: int,
         loading: LoadingConfig,
-        codec: Codec | None = None,
+        codec: Codec | TokenCodec | None = None,
         codec_share: float = 0.5,
         degradation: DegradationConfig | None = None,
     ) -> None:
@@ -71,7 +71,7 @@ class ScaleBatches:
             spoiled = round(self.codec_share * len(small))
             if self.codec is not None and spoiled:  # the order is random already: the first rows will do
                 with torch.no_grad():
-                    small = torch.cat([self.codec.decode(self.codec.encode(small[:spoiled])), small[spoiled:]])
+                    small = torch.cat([rebuilt(self.codec, small[:spoiled]), small[spoiled:]])
             yield ScalePair(large=batch.pictures, small=small)
 
     def _small(self, large: Pictures, position: int) -> Float[Tensor, "b c h2 w2"]:
@@ -80,6 +80,18 @@ class ScaleBatches:
         first, of = position * self.loading.batch_size, self.loading
         rows = range(of.rank, of.batch_size, of.num_ranks)  # a picture is spoiled alike whoever draws it
         return degrade(large, self.degradation, [_spoiler(of.seed, first + row) for row in rows])
+
+
+def rebuilt(codec: Codec | TokenCodec, pictures: Pictures) -> Pictures:
+    """Return what a codec makes of pictures and back, whether it speaks in grids or in words.
+
+    Args:
+        codec: any.
+        pictures: of its size, in [-1, 1].
+    """
+    if isinstance(codec, TokenCodec):
+        return codec.decode_tokens(codec.encode_tokens(pictures))
+    return codec.decode(codec.encode(pictures))
 
 
 def shrink(pictures: Pictures, factor: int) -> Float[Tensor, "b c h2 w2"]:
