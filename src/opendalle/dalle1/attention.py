@@ -83,16 +83,16 @@ class Reading(nn.Module):
         """
         if self.pattern == "dense":
             return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, dropout_p=dropout)
-        text = [one[:, :, : self.num_text] for one in (queries, keys, values)]
-        of_text = F.scaled_dot_product_attention(*text, is_causal=True, dropout_p=dropout)
         num_cells = queries.shape[2] - self.num_text
+        # Split, not sliced: the gradient of a slice is as large as the whole, and mostly zeros.
+        text, cells = zip(*(one.split((self.num_text, num_cells), 2) for one in (queries, keys, values)), strict=True)
+        of_text = F.scaled_dot_product_attention(*text, is_causal=True, dropout_p=dropout)
         if num_cells == 0:
             return of_text
         rows = -(-num_cells // self.width)
         missing = rows * self.width - num_cells  # the last row is filled up with cells that nobody asks about
         asking, near, far = (
-            F.pad(one[:, :, self.num_text :], (0, 0, 0, missing)).unflatten(2, (rows, self.width))
-            for one in (queries, keys, values)
+            (F.pad(one, (0, 0, 0, missing)) if missing else one).unflatten(2, (rows, self.width)) for one in cells
         )
         if self.pattern == "column":
             asking, near, far = (one.transpose(2, 3) for one in (asking, near, far))
@@ -103,7 +103,8 @@ class Reading(nn.Module):
         mixed = _joint(asking, (text[1], text[2]), (near, far), bias, dropout)
         if self.pattern == "column":
             mixed = mixed.transpose(2, 3)
-        return torch.cat([of_text, mixed.flatten(2, 3)[:, :, :num_cells]], dim=2)
+        mixed = mixed.flatten(2, 3)
+        return torch.cat([of_text, mixed[:, :, :num_cells] if missing else mixed], dim=2)
 
     def cached(self, queries: Float[Tensor, "b k n c"], seen: KeysValues) -> Float[Tensor, "b k n c"]:
         """Let the last tokens of a sequence look at what they see.
@@ -200,8 +201,8 @@ def _joint(
     weights = torch.cat([of_text, of_near], dim=-1).softmax(dim=-1)
     if dropout:
         weights = F.dropout(weights, dropout)
-    from_text = weights[..., :num_text].flatten(2, 3) @ text[1]
-    return from_text.unflatten(2, blocks) + weights[..., num_text:] @ near[1]
+    to_text, to_near = weights.split((num_text, near[0].shape[3]), dim=-1)
+    return (to_text.flatten(2, 3) @ text[1]).unflatten(2, blocks) + to_near @ near[1]
 
 
 def _by_rows(sees: Bool[np.ndarray, "h w h w"], above: int, below: int) -> Bool[np.ndarray, "h w m"]:
