@@ -94,7 +94,7 @@ def test_it_learns_two_pairs_by_heart(pattern):
     objective = Dalle1Objective(net, Dalle1LossConfig(caption_drop=0.0, scales=GradientScaleConfig()))
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-2)
     rng = torch.Generator().manual_seed(0)
-    first = None
+    first = losses = None
     for _ in range(60):
         losses = objective(PAIRS, rng)
         optimiser.zero_grad()
@@ -102,10 +102,13 @@ def test_it_learns_two_pairs_by_heart(pattern):
         optimiser.step()
         objective.after_step()
         first = first or losses.watch
+    assert first is not None
+    assert losses is not None
     assert first["picture_perplexity"] > 4
     assert losses.watch["picture_perplexity"] < 1.1
     assert losses.watch["text_perplexity"] < 2.2  # which of the two captions it is, nobody can know
-    assert objective.scales[0].scale == pytest.approx(2 ** (13 + 0.06))
+    (scale, *_) = objective.scales
+    assert scale.scale == pytest.approx(2 ** (13 + 0.06))
 
 
 @pytest.mark.parametrize("wrong", [{"text": -1.0}, {"text": 0.0, "picture": 0.0}, {"caption_drop": 1.0}])

@@ -29,8 +29,8 @@ def picture(size: tuple[int, int] = (32, 32), mode: str = "RGB", seed: int = 3) 
 
 
 def test_it_is_a_pipeline_and_a_picture_is_made_of_its_seed_alone(dalle):
-    assert isinstance(dalle, Pipeline)
     assert dalle.sizes == (32, 64)
+    assert isinstance(dalle, Pipeline)
     together = list(dalle.generate("a red apple", count=3, seed=5, **SIDE))
     assert [(one.index, one.seed, one.step, one.num_steps) for one in together] == [
         (k, 5 + k, 16, 16) for k in range(3)
@@ -107,7 +107,7 @@ def test_the_best_candidate_is_the_one_that_the_rank_says(dalle, rank, monkeypat
     values = words.decode(tokens[best][None])[0]
     shown = np.asarray(sample.picture.convert("RGB"), dtype=int)
     from opendalle.base.request import Request
-    from opendalle.editing.finishing import finished
+    from opendalle.pictures.finishing import finished
 
     wanted = finished(values.numpy(), Request(prompt="a red apple"))
     assert np.array_equal(shown, np.asarray(wanted.convert("RGB"), dtype=int))

@@ -57,6 +57,8 @@ def halved(scale: BranchScale | None, size: float) -> tuple[Tensor, Tensor, Tens
         scale.follow(layer)
         out = x + scale.enclose(x, branch)
     out.backward(torch.full_like(out, size))
+    assert x.grad is not None
+    assert layer.weight.grad is not None
     return out.detach(), x.grad, layer.weight.grad
 
 

@@ -89,7 +89,8 @@ class CaptionLogits:
         rows = torch.cat([tokens, tokens]) if self.is_guided else tokens
         logits = self._whole(rows, num_settled) if cache is None else self._cached(rows, num_settled, cache)
         if self.is_guided:
-            logits = combine(*logits.chunk(2), self.guidance)
+            conditional, unconditional = logits.chunk(2)
+            logits = combine(conditional, unconditional, self.guidance)
         return logits if self.known is None else _forced(logits, self.known[:, num_settled : tokens.shape[1] + 1])
 
     def _whole(self, tokens: Tensor, num_settled: int) -> Tensor:

@@ -32,7 +32,6 @@ from opendalle.dalle1.parts import Dalle1Config, Dalle1Parts
 from opendalle.dalle1.words import PairLikelihood, Words
 from opendalle.editing import Box, Draw, Extension, Framing, Mask, cells_of, edited, extended, mask_to_text
 from opendalle.editing.drawing import Edited
-from opendalle.editing.finishing import finished
 from opendalle.editing.masks import mask_from_box
 from opendalle.editing.requested import AnyMask, EditOnce, edited_samples, mask_of
 from opendalle.pictures import (
@@ -46,6 +45,7 @@ from opendalle.pictures import (
     take_or_text,
     to_array,
 )
+from opendalle.pictures.finishing import finished
 from opendalle.upsampling.cascade import enlarging
 from opendalle.upsampling.requested import upscaled_samples
 

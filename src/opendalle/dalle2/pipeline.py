@@ -37,9 +37,9 @@ from opendalle.dalle2.jobs import Begin, Job, Start
 from opendalle.dalle2.parts import Dalle2Parts, Latent
 from opendalle.dalle2.settings import Dalle2Config
 from opendalle.editing import Box, Extension, mask_from_box, mask_to_text
-from opendalle.editing.finishing import finished
 from opendalle.editing.requested import AnyMask, edited_samples, mask_of
 from opendalle.pictures import AnyPicture, Given, PictureOrText, take, take_or_text
+from opendalle.pictures.finishing import finished
 from opendalle.samplers.course import SamplerState
 from opendalle.upsampling.requested import upscaled_samples
 

@@ -6,7 +6,9 @@ from PIL import Image
 
 from opendalle.base.jobs import keeps_transparency
 from opendalle.base.request import Request
-from opendalle.pictures import composite, fit_box, from_array
+from opendalle.pictures.arrays import from_array
+from opendalle.pictures.fitting import fit_box
+from opendalle.pictures.sheets import composite
 
 
 def finished(
