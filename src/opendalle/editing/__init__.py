@@ -1,4 +1,4 @@
-"""Editing, for any generation: masks, frames, the way back into the picture, outpainting order.  No torch."""
+"""Editing, for any generation: masks, frames, the way back into the picture, outpainting order, sizes.  No torch."""
 
 from opendalle.editing.canvas import Canvas, Window
 from opendalle.editing.drawing import Draw, Edited, edited, extended
@@ -16,6 +16,7 @@ from opendalle.editing.masks import (
     mask_to_text,
 )
 from opendalle.editing.outpainting import Extension, OutpaintingOrder
+from opendalle.editing.sizes import SizePlan, Sizes
 
 __all__ = [
     "Box",
@@ -27,6 +28,8 @@ __all__ = [
     "Framing",
     "Mask",
     "OutpaintingOrder",
+    "SizePlan",
+    "Sizes",
     "Window",
     "cells_of",
     "check_mask",
