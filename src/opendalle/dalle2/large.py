@@ -8,8 +8,10 @@ Source: the stages to 1024 px: unCLIP, arXiv:2204.06125, section 2.1.  The paper
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Generator, Tensor
+from PIL import Image
+from torch import Generator
 
 from opendalle.base.axes import Pictures
 from opendalle.base.records import Sample
@@ -18,12 +20,12 @@ from opendalle.dalle2.cascade import Cascade
 from opendalle.dalle2.edits import Edits
 from opendalle.dalle2.jobs import Job, Row, Start, Stopwatch, finished, sample_of
 from opendalle.dalle2.parts import Latent, Prompted
-from opendalle.editing import SizePlan, Sizes, extended
+from opendalle.editing import SizePlan, Sizes, carried_on, extended
 from opendalle.pictures import from_array, to_array
 from opendalle.samplers.course import SamplerState
 from opendalle.upsampling.cascade import enlarging, reduce_to
 
-OPAQUE = 0.99  # alpha at the border from which a picture's ground goes on behind what is drawn beside it; in [-1, 1]
+OPAQUE, OPAQUE_SHARE = 240, 0.95  # alpha of so much of a picture's border that its ground counts as painted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,26 +115,29 @@ class Large:
             for x in self._growing(square, plan, start, generator):
                 yield LargeStep(stage="growth", picture=x)
         if plan.factor > 1:
+            wide, high = plan.large
             if plan.extension is None:
                 yield LargeStep(stage="upscaler", picture=x)
-            for step in enlarging(x, plan.large[::-1], self.stages, [generator]):
+            for step in enlarging(x, (high, wide), self.stages, [generator]):
                 yield LargeStep(stage="upscaler")
                 x = x if step.pictures is None else step.pictures
         (left, top), (wide, high) = plan.corner, plan.cut
-        x = reduce_to(x[:, :, top : top + high, left : left + wide], plan.size[::-1])
+        x = x[:, :, top : top + high, left : left + wide]
+        width, height = plan.size
+        x = reduce_to(x, (height, width))
         if x.shape[1] < square.shape[1]:
             x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)  # the ground was opaque, and is
         yield LargeStep(stage="fitting", picture=x, is_last=True)
 
     def _growing(self, square: Pictures, plan: SizePlan, start: Start, generator: Generator) -> Iterator[Pictures]:
-        """Yield the picture after each frame; without alpha where its ground is opaque, so that the ground goes on."""
+        """Yield the picture when its plain ground has been carried on, and after each frame of what is drawn."""
         assert plan.extension is not None
-        values = square[0].float().cpu()
-        if len(values) == 4 and _border(values[3]).min() > OPAQUE:
-            values = values[:3]
+        carried = carried_on(from_array(square[0].float().cpu().numpy()), plan.extension)
+        yield torch.from_numpy(to_array(carried.picture))[None].to(square.device)
+        if carried.left_over is None:
+            return
         draw = self.edits.drawing(start.request, generator, lambda: (start.prompted, start.latent))
-        picture = from_array(values.clamp(-1, 1).numpy())
-        for state in extended(picture, plan.extension, draw, plan.square):
+        for state in extended(_on_its_ground(carried.picture), carried.left_over, draw, plan.square):
             yield torch.from_numpy(to_array(state.picture))[None].to(square.device)
 
 
@@ -144,6 +149,10 @@ def _row(start: Start, k: int) -> Start:
     return Start(Latent(z, doubt=latent.doubt), prompted, start.request)
 
 
-def _border(channel: Tensor) -> Tensor:
-    """Return the outermost pixels of a channel."""
-    return torch.cat([channel[0], channel[-1], channel[:, 0], channel[:, -1]])
+def _on_its_ground(picture: Image.Image) -> Image.Image:
+    """Return a picture without alpha where its border is opaque: there the ground goes on behind what is drawn."""
+    if picture.mode == "RGB":
+        return picture
+    alpha = np.asarray(picture)[..., 3]
+    border = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
+    return picture.convert("RGB") if np.quantile(border, 1 - OPAQUE_SHARE) >= OPAQUE else picture

@@ -3,6 +3,7 @@
 from opendalle.editing.canvas import Canvas, Window
 from opendalle.editing.drawing import Draw, Edited, edited, extended
 from opendalle.editing.frames import Frame, Framing, mask_frames
+from opendalle.editing.ground import Carried, carried_on
 from opendalle.editing.masks import (
     Box,
     Mask,
@@ -21,6 +22,7 @@ from opendalle.editing.sizes import SizePlan, Sizes
 __all__ = [
     "Box",
     "Canvas",
+    "Carried",
     "Draw",
     "Edited",
     "Extension",
@@ -31,6 +33,7 @@ __all__ = [
     "SizePlan",
     "Sizes",
     "Window",
+    "carried_on",
     "cells_of",
     "check_mask",
     "check_picture",
