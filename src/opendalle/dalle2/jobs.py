@@ -13,6 +13,7 @@ from opendalle.base.protocols import Hooks
 from opendalle.base.records import Sample
 from opendalle.base.request import Request
 from opendalle.dalle2.parts import Latent, Prompted
+from opendalle.editing import SizePlan
 from opendalle.pictures import composite, fit_box, from_array
 
 TRANSPARENT_WORDS = ("sticker", "transparent", "贴纸", "透明")  # a prompt that asks for no background
@@ -38,7 +39,7 @@ class Start:
 
 @dataclass
 class Stopwatch:
-    """Seconds of each stage of one batch."""
+    """Seconds of each stage of one batch, or of one picture of it that goes on alone."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     last: float = field(default_factory=time.perf_counter)
@@ -48,6 +49,14 @@ class Stopwatch:
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
         self.last = now
+
+    def pause(self) -> None:
+        """Begin the next lap now: what a caller does with a picture is not ours."""
+        self.last = time.perf_counter()
+
+    def alone(self) -> "Stopwatch":
+        """Return one for a picture that leaves its batch, with the batch's seconds on it."""
+        return Stopwatch(dict(self.seconds))
 
 
 Begin = Callable[[Sequence[Row], Sequence[Generator], Stopwatch], Start]  # where a batch's latents come from
@@ -63,6 +72,7 @@ class Job:
     told: Mapping[str, Any]  # of the recipe: model, verb and inputs
     shape: tuple[int, int] | None = None  # width and height of the one picture that was handed in
     is_clear: bool | None = None  # whether what was handed in is transparent somewhere; None: nothing was
+    plan: SizePlan | None = None  # how the size is made; None: it is drawn natively
 
 
 def by_seed(request: Request) -> list[Row]:

@@ -60,6 +60,7 @@ ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # role of a sibling ->
         "clip": ("clip",),
         "codec": ("codec-identity", "codec-kl"),
         "upsampler": ("upsampler",),
+        "upscaler": ("upsampler",),
         "priors": ("dalle2-priors",),
     }
 )
@@ -194,11 +195,12 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
     config, siblings = from_plain(Dalle2Config, head["settings"]), head["siblings"]
     clip = sibling(model, siblings, "clip")
     codec = sibling(model, siblings, "codec")
-    upsampler = sibling(model, siblings, "upsampler") if "upsampler" in siblings else None
-    if upsampler is not None and config.upsampler is None:
-        raise BadModel(f"{model.path} with an upsampler but no settings for it", "both, or neither")
-
-    priors = sibling(model, siblings, "priors") if "priors" in siblings else None
+    upsampler, upscaler, priors = (
+        sibling(model, siblings, role) if role in siblings else None for role in ("upsampler", "upscaler", "priors")
+    )
+    for role, one, settings in (("upsampler", upsampler, config.upsampler), ("upscaler", upscaler, config.upscaler)):
+        if one is not None and settings is None:
+            raise BadModel(f"{model.path} with an {role} but no settings for it", "both, or neither")
     if priors is not None and clip_of_priors(priors).sha256 != clip.sha256:
         raise BadModel(f"{model.path} with {priors.path}, priors of another CLIP", "priors of its own CLIP")
 
@@ -215,6 +217,7 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
         guess=own("guess") if prior.config.has_guess else None,
         sketch=own("sketch") if decoder.config.has_sketch else None,
         upsampler=load_folder(upsampler, device=device) if upsampler is not None else None,
+        upscaler=load_folder(upscaler, device=device) if upscaler is not None else None,
         priors=load_folder(priors, device=device) if priors is not None else {},
     )
     return Dalle2(parts, config, {"model": model.path.name, "sha256": model.sha256}, clip.sha256)
