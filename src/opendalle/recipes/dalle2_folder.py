@@ -32,10 +32,10 @@ from opendalle.tokenizers.bpe import BytePairTokenizer
 SETTINGS = Dalle2Config(
     prior=StageSettings(prediction="x0", steps=16, sampler="ddim", guidance=2.0, clip=5.0),
     decoder=StageSettings(prediction="v", steps=20, sampler="ddim", guidance=2.0),
-    upsampler=StageSettings(prediction="x0", steps=8, sampler="ddim", clip=1.0),
+    upsampler=StageSettings(prediction="x0", steps=2, sampler="ddim", clip=1.0),
     doubt=0.6,
 )
-UPSCALER = StageSettings(prediction="x0", steps=4, sampler="ddim", clip=1.0)  # where there is one
+UPSCALER = StageSettings(prediction="x0", steps=1, sampler="ddim", clip=1.0)  # where there is one
 NOISE_POWER = "noise_power.json"  # beside the prior's weights, until the pipeline's settings hold it
 MEASURED, MEASURED_STEPS = 512, 50  # pairs and steps on which the prior's noise is measured
 SIBLINGS = ("clip", "codec", "upsampler")  # without which none is trained
