@@ -1,0 +1,2 @@
+def open_twins(*a):
+    return None

@@ -1,0 +1,64 @@
+"""Measuring a study's cells one by one, and saying beforehand how long that will take."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from opendalle.study.cells import Measured, Study
+from opendalle.study.notebook import Notebook
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellDone:
+    """A cell that has been measured, now or by an earlier run."""
+
+    name: str
+    done: int  # cells measured so far
+    total: int  # cells in all
+    seconds: float  # that it took now; 0 for one that was there
+
+
+def estimate(study: Study, book: Notebook) -> float:
+    """Return about how many seconds the cells will take that are not measured yet.
+
+    The first such cell of each kind is tried on a few questions, and the others of its kind are taken to cost as much a
+    question.  Nothing of the trial is kept.
+
+    Args:
+        study: its cells.
+        book: knows which of them are done.
+    """
+    total, cost = 0.0, dict[str, float]()
+    for cell in study.cells:
+        if book.has(cell.name):
+            continue
+        if cell.seconds is not None:
+            total += cell.seconds
+            continue
+        if cell.kind not in cost:
+            few, began = min(cell.trial, cell.size), time.perf_counter()
+            (cell.instead or cell.measure)(few)
+            cost[cell.kind] = (time.perf_counter() - began) / few
+        total += cost[cell.kind] * cell.size
+    return total
+
+
+def carry_out(study: Study, book: Notebook) -> Iterator[CellDone]:
+    """Measure the cells that are not measured yet, in order, and write the report anew after each.
+
+    Args:
+        study: what to measure.
+        book: where it is kept.
+    """
+    measured: dict[str, Measured] = {cell.name: book.read(cell.name) for cell in study.cells if book.has(cell.name)}
+    for number, cell in enumerate(study.cells, start=1):
+        seconds = 0.0
+        if cell.name not in measured:
+            began = time.perf_counter()
+            book.write(cell.name, cell.measure(cell.size))
+            measured[cell.name] = book.read(cell.name)  # as a later run will find it
+            seconds = time.perf_counter() - began
+            if number < len(study.cells):
+                book.write_report(study.report(measured))
+        yield CellDone(name=cell.name, done=number, total=len(study.cells), seconds=seconds)
+    book.write_report(study.report(measured))
