@@ -73,12 +73,14 @@ def priors(
     config = PriorsConfig(num=num, seeds=seeds, guidances=scales)
     plan = open_priors(model, data=data, judge=judge, out=out, config=config, twins=twins)
     book = Notebook(out, plan)
-    left = sum(not book.has(cell.name) for cell in plan.cells)
-    if left:
-        tell(f"{left} of {len(plan.cells)} cells to measure, about {duration(estimate(plan, book))}")
-    with progress("measuring", len(plan.cells)) as advance:
+    cost = estimate(plan, book)
+    if cost:
+        tell(f"{len(cost)} of {len(plan.cells)} cells to measure, about {duration(sum(cost.values()))}")
+    done = 0.0
+    with progress("seconds of work", round(sum(cost.values()))) as advance:
         for step in carry_out(plan, book):
-            advance(step.done, step.name)
+            done += cost.get(step.name, 0.0)
+            advance(round(done), f"{step.done} of {step.total} cells, {step.name}")
     print(text(plan.report({cell.name: book.read(cell.name) for cell in plan.cells})))
     print(out / "index.html")
     return 0

@@ -1,7 +1,7 @@
 """A study is a list of cells that are measured one by one; what has been measured is kept, whatever happens next.
 
     book = Notebook(out, study)                    # a new folder, or one that this very study has begun
-    seconds = estimate(study, book)                # before it starts, from a short trial of each kind of cell
+    seconds = estimate(study, book)                # of each cell, before it starts, from short trials
     for step in carry_out(study, book): ...        # each cell is on disk when its step is yielded
 
 A cell asks a fixed list of questions (or does a fixed piece of work) and leaves one number a question: so any two

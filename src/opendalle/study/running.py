@@ -18,8 +18,8 @@ class CellDone:
     seconds: float  # that it took now; 0 for one that was there
 
 
-def estimate(study: Study, book: Notebook) -> float:
-    """Return about how many seconds the cells will take that are not measured yet.
+def estimate(study: Study, book: Notebook) -> dict[str, float]:
+    """Return about how many seconds each cell will take that is not measured yet.
 
     The first such cell of each kind is tried on a few questions, and the others of its kind are taken to cost as much a
     question.  Nothing of the trial is kept.
@@ -28,19 +28,19 @@ def estimate(study: Study, book: Notebook) -> float:
         study: its cells.
         book: knows which of them are done.
     """
-    total, cost = 0.0, dict[str, float]()
+    seconds, cost = dict[str, float](), dict[str, float]()
     for cell in study.cells:
         if book.has(cell.name):
             continue
         if cell.seconds is not None:
-            total += cell.seconds
+            seconds[cell.name] = cell.seconds
             continue
         if cell.kind not in cost:
             few, began = min(cell.trial, cell.size), time.perf_counter()
             (cell.instead or cell.measure)(few)
             cost[cell.kind] = (time.perf_counter() - began) / few
-        total += cost[cell.kind] * cell.size
-    return total
+        seconds[cell.name] = cost[cell.kind] * cell.size
+    return seconds
 
 
 def carry_out(study: Study, book: Notebook) -> Iterator[CellDone]:

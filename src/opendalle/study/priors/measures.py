@@ -165,7 +165,7 @@ class Examiner:
 
     def _named(
         self, questions: Sequence[Prompt], drawn: Sequence[Sequence[Image.Image]]
-    ) -> dict[str, Sequence[float | None]]:
+    ) -> dict[str, list[float | None]]:
         """Judge single things, each drawn several times; one number a question, the mean of its drawings."""
         answers = [names.judged(questions, pictures, self.judge) for pictures in drawn]
         values = {f"top{k}": _means([one.hits(k) for one in answers]) for k in (1, 5)}
@@ -176,9 +176,7 @@ class Examiner:
             values[f"diversity{name}"] = _means(apart) if apart else [None] * len(questions)
         return values
 
-    def _marked(
-        self, questions: Sequence[Prompt], pictures: Sequence[Image.Image]
-    ) -> dict[str, Sequence[float | None]]:
+    def _marked(self, questions: Sequence[Prompt], pictures: Sequence[Image.Image]) -> dict[str, list[float | None]]:
         """Mark scenes by rules."""
         found = scenes.detections(pictures, self.judge, self.vocabulary)
         marks = [mark.asked() for mark in scenes.marks(scenes.truths_of(questions), found)]

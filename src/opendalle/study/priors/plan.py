@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from opendalle.base.errors import BadModel, require
+from opendalle.base.protocols import Pipeline
 from opendalle.data.emoji.prompts import Prompt
 from opendalle.data.emoji.world import World
 from opendalle.evaluation.judge import Judge
@@ -15,6 +16,7 @@ from opendalle.study.priors.measures import APART, SCENES_SHOWN, SHOWN, Examiner
 from opendalle.study.priors.questions import GROUPS, SCENES, SINGLE, in_turns, questions_of
 from opendalle.study.priors.readings import GUIDED, OWN, draw_cell, embed_cell, guide_cell, near_cell, truth_cell
 from opendalle.study.priors.tables import Pages
+from opendalle.study.report import Report
 
 EMBEDDED = 4  # embeddings are cheap: so many times the questions that are drawn
 GUIDED_SHARE, GUIDED_LEAST = 3 / 8, 8  # of the single things, for every point of the curves
@@ -41,7 +43,7 @@ class Twins:
     """Two decoders that a study trains and compares; what it takes to get them."""
 
     seconds: float  # of the training, about
-    settings: Mapping[str, Any]  # what they depend on
+    told: Callable[[], Mapping[str, Any]]  # what they depend on, as far as it is known
     train: Callable[[], Measured]  # ends when both are there
     subject: Callable[[str], Subject]  # of TWIN or TEXT_TWIN, once they are
 
@@ -50,7 +52,7 @@ class Twins:
 class Bench:
     """Who is examined, on what, by whom."""
 
-    subject: Subject
+    subject: Pipeline
     world: World
     judge: Judge
     told: Mapping[str, Any]  # what decides the numbers besides the config: names and hashes, as plain JSON data
@@ -67,9 +69,10 @@ def priors_study(bench: Bench, config: PriorsConfig, twins: Twins | None = None)
     Raises:
         BadModel: when the model has no priors to compare.
     """
-    if not isinstance(bench.subject, Subject) or OWN not in bench.subject.priors:
+    subject = bench.subject
+    if not isinstance(subject, Subject) or OWN not in subject.priors:
         raise BadModel("a model without a diffusion prior", "a DALL·E 2", "See opendalle models list.")
-    arms, half = list(bench.subject.priors), max(1, config.num // 2)
+    arms, half = list(subject.priors), max(1, config.num // 2)
     asked = questions_of(bench.world, EMBEDDED * half)
     some = min(config.num, max(GUIDED_LEAST, round(GUIDED_SHARE * config.num)))
     asked[GUIDED] = in_turns(*(asked[group][:half] for group in SINGLE))[:some]
@@ -77,17 +80,17 @@ def priors_study(bench: Bench, config: PriorsConfig, twins: Twins | None = None)
     drawn = {group: min(len(asked[group]), half * (3 if group == SCENES else 1)) for group in GROUPS}
     cells = [
         *(_cell(truth_cell(group), f"truth {group}", drawn[group], partial(examiner.truth, group)) for group in GROUPS),
-        *_embeddings(bench.subject, examiner, arms),
-        *_drawings(bench.subject, examiner, arms, drawn),
-        *_curves(bench.subject, examiner, arms, config.guidances),
-        *(_twins(bench.subject, examiner, drawn, twins) if twins is not None else ()),
+        *_embeddings(subject, examiner, arms),
+        *_drawings(subject, examiner, arms, drawn),
+        *_curves(subject, examiner, arms, config.guidances),
+        *(_twins(subject, examiner, drawn, twins) if twins is not None else ()),
     ]
     shown = {group: _shown(asked[group], drawn[group], group) for group in GROUPS}
     told = {**bench.told, "num": config.num, "seeds": config.seeds, "guidances": list(config.guidances)}
-    pages = told | ({"twins": ", ".join(f"{name} {one}" for name, one in twins.settings.items())} if twins else {})
 
-    def report(measured: Mapping[str, Measured]) -> Any:
-        return Pages(measured, arms, config.guidances, shown, pages).report()
+    def report(measured: Mapping[str, Measured]) -> Report:
+        more = {"twins": ", ".join(f"{name} {one}" for name, one in twins.told().items())} if twins else {}
+        return Pages(measured, arms, config.guidances, shown, told | more).report()
 
     return Study(name="priors", settings=told | {"priors": arms}, cells=cells, report=report)
 

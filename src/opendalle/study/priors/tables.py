@@ -11,38 +11,28 @@ from opendalle.study.priors.questions import GROUPS, SCENES, SINGLE, SKILLS, WOR
 from opendalle.study.priors.readings import OWN, Readings, draw_cell, embed_cell, guide_cell, near_cell, truth_cell
 from opendalle.study.report import Chart, Entry, Figure, Line, Report, Table
 
-ABOUT = (
-    (
-        "A prior stands between the caption and the decoder: it imagines the CLIP embedding that a picture of the caption "
-        "could have. Here every prior of one model is asked the same questions with the same seeds, and differs from the "
-        "others in nothing else."
-    ),
-    (
-        "Numbers stand with their 95 % interval over prompts. A verdict is read off the interval of the paired difference: "
-        "a claim holds when all of it lies on the claim's side of 0, and cannot be told when it touches 0. The intervals "
-        "are not widened for there being many of them: of twenty true differences of nothing, one is expected to look like "
-        "something."
-    ),
-)
-LIMITS = (
-    (
-        "These are small networks in a small world of drawings. What holds here was not measured on photographs, and what "
-        "fails here may be the size."
-    ),
-    (
-        "Every prior was trained once. An interval says how much other prompts would change a number, not how much another "
-        "training run would."
-    ),
-    (
-        "The judge says whether a thing can be recognised, not whether a picture is beautiful. Its errors are the same for "
-        "all priors; the row of artwork shows what it says of true pictures."
-    ),
-    (
-        "Diversity is the mean distance between drawings of one caption, in features of the judge, which guided no "
-        "drawing, and of a network with random weights; 1 is the distance between artworks of two different things. Failures are "
-        "diverse, too."
-    ),
-)
+ABOUT = """
+A prior stands between the caption and the decoder: it imagines the CLIP embedding that a picture of the caption could
+have. Here every prior of one model is asked the same questions with the same seeds, and differs from the others in
+nothing else.
+
+Numbers stand with their 95 % interval over prompts. A verdict is read off the interval of the paired difference: a
+claim holds when all of it lies on the claim's side of 0, and cannot be told when it touches 0. The intervals are not
+widened for there being many of them: of twenty differences that are none, one is expected to look like one.
+"""
+LIMITS = """
+These are small networks in a small world of drawings. What holds here was not measured on photographs, and what fails
+here may be the size.
+
+Every prior was trained once. An interval says how much other prompts would change a number, not how much another
+training run would.
+
+The judge says whether a thing can be recognised, not whether a picture is beautiful. Its errors are the same for all
+priors; the row of artwork shows what it says of true pictures.
+
+Diversity is the mean distance between drawings of one caption, in features of the judge, which guided no drawing, and
+of a network with random weights; 1 is the distance between artworks of two different things. Failures are diverse, too.
+"""
 ARTWORK = "artwork"
 
 
@@ -79,13 +69,13 @@ class Pages:
         tables = [self._single(), self._scenes(), self._differences(), *self._curves(), self._twins(), *embeddings]
         return Report(
             title="The priors of DALL·E 2, compared",
-            about=ABOUT,
+            about=_paragraphs(ABOUT),
             measured={name: str(value) for name, value in self.told.items()},
             findings=findings(self.readings, (min(self.guidances), max(self.guidances))),
             tables=[table for table in tables if table.rows],
             charts=[chart for chart in self._charts() if any(line.points for line in chart.lines)],
             figures=[figure for figure in self._figures() if figure.sheets],
-            limits=LIMITS,
+            limits=_paragraphs(LIMITS),
         )
 
     def _single(self) -> Table:
@@ -252,3 +242,8 @@ class Pages:
 def _measured(rows: Sequence[Sequence[Entry]]) -> list[Sequence[Entry]]:
     """Leave out rows of which nothing is known yet."""
     return [row for row in rows if any(one is not None for one in row[1:])]
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Return the paragraphs of a text, each on one line."""
+    return [" ".join(one.split()) for one in text.strip().split("\n\n")]
