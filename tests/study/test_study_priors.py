@@ -15,21 +15,26 @@ from opendalle.base.request import PRIORS
 from opendalle.evaluation.detect import Detection
 from opendalle.evaluation.drawing import tensor_of
 from opendalle.pictures import composite
+from opendalle.study.cells import Measured
+from opendalle.study.findings import verdict
 from opendalle.study.notebook import Notebook
 from opendalle.study.page import page
 from opendalle.study.priors.claims import CLAIMS
 from opendalle.study.priors.measures import APART, Examiner
 from opendalle.study.priors.plan import PriorsConfig, priors_study
 from opendalle.study.priors.questions import SKILLS, in_turns, questions_of, true_pictures
-from opendalle.study.priors.readings import OWN, Readings, draw_cell, embed_cell
+from opendalle.study.priors.readings import OF_RIGHT, OWN, Readings, draw_cell, embed_cell
 from opendalle.study.running import carry_out
 
 SMALL = PriorsConfig(num=4, seeds=2, guidances=(1.0, 2.0))
 
 
-def test_the_probes_say_what_the_decoder_is_given(dalle):
+def test_a_dalle_2_has_the_probes(dalle):
     assert isinstance(dalle, PriorProbe)
     assert isinstance(dalle, TextEncoder)
+
+
+def test_the_probes_say_what_the_decoder_is_given(dalle):
     assert dalle.priors == tuple(name for name in PRIORS if name in ("diffusion", "linear", "none", "caption"))
     captions, seeds = ["a red apple", "a blue car", "a red apple"], [3, 4, 5]
     texts = dalle.encode_text(captions)
@@ -73,7 +78,7 @@ def test_embeddings_are_compared_one_by_one(dalle, world, judge):
             nearer = sum(float(z @ other) >= float(z @ true[row]) for other in F.normalize(true, dim=-1))
             assert found["rank"][row] == pytest.approx(nearer, abs=1)
             assert found["first"][row] == float(found["rank"][row] == 1)
-            assert found["five"][row] == float(found["rank"][row] <= 5)
+            assert found["five"][row] == float((found["rank"][row] or 0) <= 5)
     assert examiner.embeddings(dalle, "seen", "none", 2).values["nearness"] == pytest.approx([1.0, 1.0], abs=1e-5)
 
 
@@ -179,8 +184,6 @@ def test_what_cannot_be_compared_is_refused(bench):
 
 
 def test_arms_are_compared_over_both_groups_of_single_things():
-    from opendalle.study.cells import Measured
-
     def cell(**values):
         return Measured(values=values)
 
@@ -197,3 +200,17 @@ def test_arms_are_compared_over_both_groups_of_single_things():
     found = Readings(measured).against("a", "b", "top1")
     assert (found.value, found.n) == (0.5, 4)
     assert Readings(measured).against("a", "b", "diversity").value == pytest.approx(0.125)  # in units of 2
+
+
+def test_diversity_where_right_counts_what_both_draw_recognisably():
+    measured = {f"truth-{group}": Measured(values={"apart": [2.0, 2.0]}) for group in ("cells", "seen")}
+    for arm, hits, apart in (("a", [1.0, 1.0, 0.5], [2.0, 1.0, 9.0]), ("b", [1.0, 0.5, 1.0], [1.0, 9.0, 9.0])):
+        for group in ("cells", "seen"):
+            measured[draw_cell(group, arm)] = Measured(values={"top5": hits, "diversity": apart})
+    found = Readings(measured).against("a", "b", OF_RIGHT)
+    assert (found.value, found.n) == (0.5, 2)  # the first prompt of each group, in units of 2
+    for group in ("cells", "seen"):
+        measured[draw_cell(group, "b")] = Measured(values={"top5": [0.0] * 3, "diversity": [1.0] * 3})
+    nothing = Readings(measured).against("a", "b", OF_RIGHT)
+    assert verdict(1, nothing) == "cannot be told"
+    assert Readings(measured).against("a", "c", OF_RIGHT) is None

@@ -51,7 +51,9 @@ def test_twins_differ_only_in_what_they_are_shown(opened, tmp_path, monkeypatch)
 
     def watched(plan, arm):
         works[arm] = work = whole(plan, arm)
-        works[f"{arm}-first"] = {name: one.clone() for name, one in work.objective.decoder.state_dict().items()}
+        works[f"{arm}-first"] = {
+            name: one.clone() for name, one in work.objective.groups["decoder"].state_dict().items()
+        }
         return work
 
     monkeypatch.setattr(TwinsPlan, "work", watched)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from opendalle.study.cells import Measured, Study
 from opendalle.study.notebook import Notebook
 
+REPORT_SECONDS = 60.0  # between two reports on the way
+
 
 @dataclass(frozen=True, kw_only=True)
 class CellDone:
@@ -44,21 +46,27 @@ def estimate(study: Study, book: Notebook) -> dict[str, float]:
 
 
 def carry_out(study: Study, book: Notebook) -> Iterator[CellDone]:
-    """Measure the cells that are not measured yet, in order, and write the report anew after each.
+    """Measure the cells that are not measured yet, in order; the report is written now and then, and when it ends.
+
+    It is also written when the work is stopped, by Ctrl-C or by no longer iterating: of what has been measured.
 
     Args:
         study: what to measure.
         book: where it is kept.
     """
     measured: dict[str, Measured] = {cell.name: book.read(cell.name) for cell in study.cells if book.has(cell.name)}
-    for number, cell in enumerate(study.cells, start=1):
-        seconds = 0.0
-        if cell.name not in measured:
-            began = time.perf_counter()
-            book.write(cell.name, cell.measure(cell.size))
-            measured[cell.name] = book.read(cell.name)  # as a later run will find it
-            seconds = time.perf_counter() - began
-            if number < len(study.cells):
-                book.write_report(study.report(measured))
-        yield CellDone(name=cell.name, done=number, total=len(study.cells), seconds=seconds)
-    book.write_report(study.report(measured))
+    written = time.perf_counter()
+    try:
+        for number, cell in enumerate(study.cells, start=1):
+            seconds = 0.0
+            if cell.name not in measured:
+                began = time.perf_counter()
+                book.write(cell.name, cell.measure(cell.size))
+                measured[cell.name] = book.read(cell.name)  # as a later run will find it
+                seconds = time.perf_counter() - began
+                if time.perf_counter() - written > REPORT_SECONDS:
+                    book.write_report(study.report(measured))
+                    written = time.perf_counter()
+            yield CellDone(name=cell.name, done=number, total=len(study.cells), seconds=seconds)
+    finally:
+        book.write_report(study.report(measured))

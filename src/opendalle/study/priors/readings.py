@@ -1,5 +1,6 @@
 """The cells of this study by what they measure: where a number stands, and whether it is there yet."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from opendalle.evaluation.metrics import Interval
@@ -9,6 +10,7 @@ from opendalle.study.priors.questions import SCENES, SINGLE, SKILLS
 
 OWN = "diffusion"  # the prior that all others are compared with
 GUIDED = "guided"  # the group of the guidance curves
+OF_RIGHT = "diversity-right"  # diversity of the prompts all of whose drawings are named within five guesses
 EMBEDDED = ("cosine", "first", "five", "nearness", "rank")  # measures of embeddings; all others are of pictures
 
 
@@ -77,8 +79,10 @@ class Readings:
         return None if any(one is None for one in found) else [one for some in found for one in some or ()]
 
     def gap(self, first: Numbers | None, second: Numbers | None) -> Interval | None:
-        """Return first - second, prompt by prompt; None where one of them is not measured."""
-        return None if first is None or second is None else difference(first, second)
+        """Return first - second, prompt by prompt: None where one is not measured, NaN where no prompt has both."""
+        if first is None or second is None:
+            return None
+        return difference(first, second) or Interval(math.nan, math.nan, math.nan, 0)
 
     def against(self, arm: str, other: str, measure: str) -> Interval | None:
         """Return how far one arm is above another, by prompt.
@@ -105,14 +109,21 @@ class Readings:
 
     def unit(self, measure: str) -> float | None:
         """Return the mean distance between artworks of different things, in the features of a diversity."""
-        kind = measure.removeprefix("diversity")
+        kind = "" if measure == OF_RIGHT else measure.removeprefix("diversity")
         found = [self.of(truth_cell(group), f"apart{kind}") for group in SINGLE]
         numbers = [one for some in found for one in some or () if one is not None]
         return sum(numbers) / len(numbers) if numbers else None
 
     def _scaled(self, cell: str, measure: str) -> Numbers | None:
-        found = self.of(cell, measure)
+        """Return a measure as it is told: distances in units, and of what is right only where that is asked."""
+        found = self.of(cell, "diversity" if measure == OF_RIGHT else measure)
         if found is None or not measure.startswith("diversity"):
             return found
         unit = self.unit(measure)
-        return None if not unit else [None if one is None else one / unit for one in found]
+        if not unit:
+            return None
+        found = [None if one is None else one / unit for one in found]
+        if measure != OF_RIGHT:
+            return found
+        hits = self.of(cell, "top5") or ()
+        return [one if hit == 1.0 else None for one, hit in zip(found, hits, strict=True)]

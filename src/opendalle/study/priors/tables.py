@@ -8,7 +8,16 @@ from opendalle.study.cells import Measured
 from opendalle.study.pairing import mean
 from opendalle.study.priors.claims import DECODER, PRIOR, TEXT_TWIN, TWIN, findings
 from opendalle.study.priors.questions import GROUPS, SCENES, SINGLE, SKILLS, WORDS
-from opendalle.study.priors.readings import OWN, Readings, draw_cell, embed_cell, guide_cell, near_cell, truth_cell
+from opendalle.study.priors.readings import (
+    OF_RIGHT,
+    OWN,
+    Readings,
+    draw_cell,
+    embed_cell,
+    guide_cell,
+    near_cell,
+    truth_cell,
+)
 from opendalle.study.report import Chart, Entry, Figure, Line, Report, Table
 
 ABOUT = """
@@ -133,6 +142,7 @@ class Pages:
             "within five": "top5",
             "diversity": "diversity",
             "random features": "diversity-random",
+            "diversity where right": OF_RIGHT,
         } | {skill: skill for skill in SKILLS}
         rows: list[list[Entry]] = [
             [arm, *(self.readings.against(arm, OWN, measure) for measure in measures.values())]
@@ -143,7 +153,7 @@ class Pages:
             name="against-diffusion",
             title="Every prior against diffusion, prompt by prompt",
             note="Its number less that of the diffusion prior for the same prompts and seeds. An interval without 0 "
-            "is a difference.",
+            "is a difference. Diversity where right: only of prompts that both draw recognisably every time.",
             columns=("prior", *measures),
             rows=_measured(rows),
         )
