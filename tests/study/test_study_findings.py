@@ -59,8 +59,10 @@ def slow_difference(first, second):
 
 def test_paired_intervals_are_those_of_a_slow_bootstrap():
     rng = np.random.default_rng(0)
-    first = [float(one) for one in rng.random(23)]
-    second = [one + float(noise) for one, noise in zip(first, 0.1 * rng.random(23), strict=True)]
+    first: list[float | None] = [float(one) for one in rng.random(23)]
+    second: list[float | None] = [
+        (one or 0.0) + float(noise) for one, noise in zip(first, 0.1 * rng.random(23), strict=True)
+    ]
     first[4] = second[9] = None  # a pair of which one is missing is no pair
     found = difference(first, second)
     value, low, high, n = slow_difference(first, second)

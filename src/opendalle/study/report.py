@@ -91,6 +91,8 @@ def said(entry: Entry, *, signed: bool = False) -> str:
         return NOTHING
     if isinstance(entry, str):
         return entry
+    if entry.n == 0:
+        return "no prompt counts"
     sign = "+" if signed and entry.value > 0 else ""
     ends = "" if math.isnan(entry.low) else f" ({number(entry.low)} .. {number(entry.high)})"
     return f"{sign}{number(entry.value)}{ends}"
