@@ -46,14 +46,15 @@ from opendalle.dalle2.jobs import (
 )
 from opendalle.dalle2.large import Large
 from opendalle.dalle2.parts import Dalle2Parts, Latent
+from opendalle.dalle2.probes import Probes
 from opendalle.dalle2.settings import Dalle2Config
 from opendalle.editing import Box, Extension, SizePlan, mask_from_box, mask_to_text
 from opendalle.pictures import AnyPicture, Given, PictureOrText, take, take_or_text
 from opendalle.samplers.course import SamplerState
 
 
-class Dalle2:
-    """Meeting point 3 for DALL·E 2.
+class Dalle2(Probes):
+    """Meeting point 3 for DALL·E 2; what studies ask besides is told in `probes`.
 
     Args:
         parts: the networks, in evaluation mode.
