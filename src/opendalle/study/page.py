@@ -39,7 +39,7 @@ def page(report: Report) -> str:
 def _finding(finding: Finding) -> str:
     claim, kind = finding.claim, finding.verdict.replace(" ", "-")
     note, ours = _note(claim.note), escape(said(finding.difference, signed=True))
-    count = f" over {finding.difference.n} prompts" if finding.difference is not None else ""
+    count = f" over {finding.difference.n} prompts" if finding.difference and finding.difference.n else ""
     return (
         f'<article><div class="verdict {kind}">{escape(finding.verdict)}</div><h3>{escape(claim.says)}</h3>'
         f"<p>Theirs: {escape(claim.theirs)} ({escape(claim.where)}).</p>"
@@ -76,6 +76,8 @@ def _table(table: Table) -> str:
 def _entry(entry: Entry) -> str:
     if not isinstance(entry, Interval):
         return escape(entry if entry is not None else NOTHING)
+    if entry.n == 0:
+        return escape(said(entry))
     ends = "" if entry.low != entry.low else f"<small>{number(entry.low)} .. {number(entry.high)}</small>"
     return f"{number(entry.value)}{ends}"
 

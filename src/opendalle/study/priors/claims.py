@@ -162,7 +162,7 @@ CLAIMS: Sequence[tuple[Claim, Test]] = (
     (
         Claim(
             name="twins-diversity",
-            says="The same of diversity, between decoders of equal compute.",
+            says="Its pictures are more diverse than those of a decoder of equal compute that knows only the caption.",
             theirs="70.5 % of votes against GLIDE",
             where=f"{PAPER}, section 5.2",
             measured="diversity of one caption's pictures, twin with z_i - twin without",

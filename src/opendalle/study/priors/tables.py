@@ -79,7 +79,7 @@ class Pages:
         return Report(
             title="The priors of DALL·E 2, compared",
             about=_paragraphs(ABOUT),
-            measured={name: str(value) for name, value in self.told.items()},
+            measured={name: _plain(value) for name, value in self.told.items()},
             findings=findings(self.readings, (min(self.guidances), max(self.guidances))),
             tables=[table for table in tables if table.rows],
             charts=[chart for chart in self._charts() if any(line.points for line in chart.lines)],
@@ -252,6 +252,10 @@ class Pages:
 def _measured(rows: Sequence[Sequence[Entry]]) -> list[Sequence[Entry]]:
     """Leave out rows of which nothing is known yet."""
     return [row for row in rows if any(one is not None for one in row[1:])]
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(f"{one:g}" for one in value) if isinstance(value, list) else str(value)
 
 
 def _paragraphs(text: str) -> list[str]:
