@@ -18,7 +18,12 @@ SOURCE = str(Path(__file__).parents[2] / "src")
 
 
 def test_help_of_every_verb_shows_an_example(opendalle):
-    for verb in [[one.name] for one in VERBS] + [["data", "emoji"], ["models", "list"], ["models", "verify"]]:
+    for verb in [[one.name] for one in VERBS] + [
+        ["data", "emoji"],
+        ["study", "priors"],
+        ["models", "list"],
+        ["models", "verify"],
+    ]:
         code, out, _ = opendalle(*verb, "--help")
         assert code == 0
         assert any(line.startswith(f"Example: opendalle {verb[0]}") for line in out), verb

@@ -1,5 +1,7 @@
 """A DALL·E 2 small enough to run a hundred times: random weights, every one of them alive."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -81,6 +83,33 @@ def tiny_config(**decoder: object) -> Dalle2Config:
         decoder=StageSettings(**{"prediction": "v", "steps": 4, "guidance": 3.0} | decoder),  # type: ignore[arg-type]
         upsampler=StageSettings(prediction="v", steps=2, clip=1.0),
     )
+
+
+def tiny_upscaler(seed: int = 3, factor: int = 2) -> Upsampler:
+    """One that sees no further than convolutions do, so that it can be cut into windows."""
+    torch.manual_seed(seed)
+    unet = UNetConfig(
+        in_channels=8,
+        out_channels=4,
+        levels=(UNetLevel(width=8, num_blocks=1),),
+        time_width=8,
+        patch=factor,
+        middle="none",
+        norm="cell",
+        norm_groups=1,
+    )
+    network = Upsampler(UpsamplerConfig(picture_channels=4, factor=factor, unet=unet, adds_detail=True))
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def tall() -> Dalle2:
+    """The whole pipeline with an upscaler: 16, 64, and twice that."""
+    config = replace(tiny_config(), upscaler=StageSettings(prediction="x0", steps=2, clip=1.0))
+    parts = replace(tiny_parts(), upscaler=tiny_upscaler())
+    return Dalle2(parts, config, {"model": "tiny", "sha256": "0" * 64})
 
 
 @pytest.fixture

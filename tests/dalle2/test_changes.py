@@ -175,7 +175,8 @@ def test_recipes_name_the_inputs(dalle: Dalle2, tmp_path) -> None:
         ("edit", (noise_picture(1), "a car"), {"mask": np.zeros((16, 16), bool)}),
         ("edit", (noise_picture(1), "a car"), {"mask": np.ones((8, 16), bool)}),
         ("vary", (noise_picture(1),), {"keep": "0,0,16,16"}),
-        ("vary", (noise_picture(1),), {"width": 17, "height": 17}),
+        ("vary", (noise_picture(1),), {"width": 65, "height": 65}),
+        ("vary", (noise_picture(1),), {"width": 32, "height": 16}),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(dalle: Dalle2, verb: str, sources: tuple, asked: dict) -> None:

@@ -119,7 +119,7 @@ def test_a_learned_variance_trains_by_the_hybrid_loss_and_stays_finite(dalle: Da
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"embedding_drop": 1.0}, {"caption_drop": -0.1}, {"min_snr": 0.0}, {"embedding_noise": -1.0}]
+    "wrong", [{"embedding_drop": 1.1}, {"caption_drop": -0.1}, {"min_snr": 0.0}, {"embedding_noise": -1.0}]
 )
 def test_bad_configs_say_so(wrong: dict) -> None:
     with pytest.raises(BadConfig):

@@ -33,7 +33,7 @@ def test_help_takes_half_a_second_and_no_torch(house):
 
 
 def test_help_of_a_verb_needs_no_torch_either(house):
-    for verb in ("generate", "train", "evaluate", "doctor"):
+    for verb in ("generate", "train", "evaluate", "study", "doctor"):
         assert "Example: opendalle" in house.python("-c", HELP, verb, "--help").stdout
 
 

@@ -10,10 +10,10 @@ import torch
 from opendalle.base.errors import BadModel
 from opendalle.checkpoint import places
 from opendalle.checkpoint.configs import from_plain, to_plain
-from opendalle.checkpoint.folder import ModelFolder, Part, write_model
+from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
 from opendalle.checkpoint.places import find_model
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
-from opendalle.dalle2.settings import Dalle2Config
+from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.nn.unet import UNetConfig, UNetLevel
 from opendalle.pretrained.kinds import load, load_pipeline, sibling
 from opendalle.upsampling.network import Upsampler, UpsamplerConfig
@@ -169,6 +169,25 @@ def test_a_sibling_is_named_in_plain_words_and_plays_its_role(tmp_path: Path, na
 def test_settings_of_wrong_types_are_refused_by_name(settings: Any, says: str) -> None:
     with pytest.raises(BadModel, match=says):
         from_plain(Dalle2Config, json.loads(json.dumps(settings)))
+
+
+def test_settings_from_before_there_was_an_upscaler_have_none() -> None:
+    plain = json.loads(json.dumps(to_plain(Dalle2Config(prior=StageSettings(), decoder=StageSettings()))))
+    del plain["upscaler"]
+    assert from_plain(Dalle2Config, plain).upscaler is None
+
+
+@pytest.mark.parametrize("role", ["upsampler", "upscaler"])
+def test_an_upsampler_without_settings_is_refused(tmp_path: Path, role: str) -> None:
+    write_upsampler(tmp_path / "up")
+    write_codec(tmp_path / "codec")
+    write_model(tmp_path / "clip", kind="clip", parts={}, card=CARD)
+    named = {"clip": tmp_path / "clip", "codec": tmp_path / "codec", role: tmp_path / "up"}
+    siblings = {one: {"name": place.name, "sha256": read_model(place).sha256} for one, place in named.items()}
+    head = Part({"siblings": siblings, "settings": {"prior": {}, "decoder": {}}})
+    write_model(tmp_path / "model", kind="dalle2", parts={"pipeline": head}, card=CARD)
+    with pytest.raises(BadModel, match=f"with an {role} but no settings for it"):
+        load(tmp_path / "model")
 
 
 def test_a_model_of_wrong_shape_is_refused_in_words(tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ import torch
 
 from opendalle.base.errors import BadConfig, BadModel, BadRequest
 from opendalle.base.rng import picture_generator
+from opendalle.checkpoint.configs import from_plain
 from opendalle.checkpoint.folder import Part, read_model, write_model
 from opendalle.checkpoint.places import bundled_folder
 from opendalle.dalle2.priors.protocol import Prior, Said
+from opendalle.dalle2.settings import Dalle2Config
 from opendalle.data.emoji.fixture import build_fixture
 from opendalle.pretrained.kinds import PRIORS_HEAD, load, load_pipeline
 from opendalle.recipes import run
-from opendalle.recipes.dalle2_folder import name_sibling
+from opendalle.recipes.dalle2 import dalle2
+from opendalle.recipes.dalle2_folder import SIBLINGS, UPSCALER, name_sibling
 from opendalle.recipes.data import PairBatches
 from opendalle.recipes.places import runs_beside
 from opendalle.recipes.priors import priors
@@ -139,6 +142,40 @@ def test_a_sibling_is_added_and_no_other_byte_is_changed(tmp_path: Path) -> None
     with pytest.raises(BadModel, match="wanted a DALL·E 2"):
         name_sibling(clip, "priors", others, tmp_path / "never")
     assert not (tmp_path / "never").exists()
+
+
+def test_an_upscaler_is_named_with_settings_unless_there_are_some(tmp_path: Path) -> None:
+    model = fake(tmp_path / "model", "dalle2", {}, "pipeline")
+    upscaler = fake(tmp_path / "upscaler", "upsampler")
+    named = name_sibling(model, "upscaler", upscaler, tmp_path / "named")
+    head = named.part("pipeline").config
+    assert head["siblings"]["upscaler"]["name"] == "upscaler"
+    assert from_plain(Dalle2Config, head["settings"]).upscaler == UPSCALER
+    own = {**SETTINGS, "upscaler": {"steps": 2}}
+    card = {"data": "none", "recipe": "by hand", "licence": "none"}
+    write_model(tmp_path / "own", kind="dalle2", parts={"pipeline": Part({"siblings": {}, "settings": own})}, card=card)
+    kept = name_sibling(tmp_path / "own", "upscaler", upscaler, tmp_path / "kept")
+    assert kept.part("pipeline").config["settings"] == own
+    with pytest.raises(BadModel, match="as upscaler"):
+        name_sibling(model, "upscaler", model, tmp_path / "never")
+    if (bundled_folder() / "dalle2-emoji/model.json").is_file():
+        name_sibling(Path("dalle2"), "upscaler", bundled_folder() / "upsampler-emoji", tmp_path / "whole")
+        assert [stage.base for stage in load(tmp_path / "whole").cascade.stages] == [64, 256]
+
+
+def test_the_recipe_names_an_upscaler_that_is_given_or_inherited_and_trains_none(tmp_path: Path) -> None:
+    folders = {role: fake(tmp_path / role, "any") for role in ("clip", "codec", "upsampler", "upscaler")}
+    like = fake(tmp_path / "like", "dalle2", folders, "pipeline")
+    plain = fake(tmp_path / "plain", "dalle2", {role: folders[role] for role in SIBLINGS}, "pipeline")
+
+    def named(**given: Path) -> dict[str, Path]:
+        stages = dalle2(tmp_path, tmp_path / "out", **given)
+        assert [stage.name for stage in stages] == ["guess", "prior", "sketch", "decoder"]
+        return stages[-1].build.__self__.places  # type: ignore[union-attr]
+
+    assert named(like=like)["upscaler"] == tmp_path / "upscaler"
+    assert "upscaler" not in named(like=plain)
+    assert named(like=plain, upscaler=tmp_path / "mine")["upscaler"] == tmp_path / "mine"
 
 
 def test_priors_of_another_clip_are_refused(tmp_path: Path) -> None:

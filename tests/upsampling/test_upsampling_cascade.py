@@ -186,6 +186,9 @@ def test_windows_are_few_and_no_larger_than_they_need_be() -> None:
     whole, cut, large = (tiling_of(bundled, 1024, 1024), tiling_of(bundled, 1024, 640), tiling_of(bundled, 4096, 1024))
     assert (whole.tile, cut.tile, cut.overlap, cut.multiple, cut.blend) == (256, 158, 30, 2, False)
     assert large.tile <= 256
+    assert tiling_of(bundled, 1792, 1024).tile == 254
+    assert tiling_of(bundled, 1792, 1024, 1024).tile == 256  # so 1792x1024 is two windows, not four
+    assert tiling_of(bundled, 4096, 1024, 2048).tile == large.tile  # the shorter side must be cut anyway
 
 
 def test_a_network_that_sees_everywhere_is_faded_only_where_it_must_be_cut() -> None:

@@ -24,7 +24,7 @@ class Row:
 
 @dataclass
 class Stopwatch:
-    """Seconds of each stage of one batch."""
+    """Seconds of each stage of one batch, or of one picture of it that goes on alone."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     last: float = field(default_factory=time.perf_counter)
@@ -34,6 +34,14 @@ class Stopwatch:
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
         self.last = now
+
+    def pause(self) -> None:
+        """Begin the next lap now: what a caller does with a picture is not ours."""
+        self.last = time.perf_counter()
+
+    def alone(self) -> "Stopwatch":
+        """Return one for a picture that leaves its batch, with the batch's seconds on it."""
+        return Stopwatch(dict(self.seconds))
 
 
 def by_seed(request: Request) -> list[Row]:

@@ -112,3 +112,17 @@ class PictureEncoder(Protocol):
     def embed(self, pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e"]:
         """Unit-length picture embeddings; pictures in [-1, 1]."""
         ...
+
+
+@runtime_checkable
+class PriorProbe(Protocol):
+    """Probe: caption -> picture embedding, by any of the priors that a model has."""
+
+    @property
+    def priors(self) -> Sequence[str]:
+        """Their names."""
+        ...
+
+    def prior(self, captions: Sequence[str], seeds: Sequence[int], **asked: Any) -> Float[Tensor, "b e"] | None:
+        """Draw one embedding a caption, from one seed each; None: the prior gives none.  `asked` are Request fields."""
+        ...

@@ -81,6 +81,7 @@ VERBS = (
         help="Score a model with a judge that was trained apart: does it draw what it is asked?",
         example="opendalle evaluate dalle2 --data emoji --out report",
     ),
+    Verb(name="study", help="Measure again what the papers claim."),
     Verb(name="models", help="List, show and verify models."),
     Verb(name="doctor", help="Check that this machine is ready to draw.", example="opendalle doctor"),
 )

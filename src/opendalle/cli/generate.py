@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from PIL.Image import Image
+from PIL import Image
 
 from opendalle.base.errors import BadRequest
 from opendalle.base.request import Request
@@ -16,7 +16,7 @@ from opendalle.cli.asked import COMMON, Asked, request_of
 from opendalle.cli.console import progress
 from opendalle.cli.drawing import FILES, MODEL, Places, load_pipeline, name_of, name_written, places_of, recipe_of
 from opendalle.cli.pictures_in import embedding_of
-from opendalle.pictures import refuse_unwritable, write_gif, write_png
+from opendalle.pictures import refuse_unwritable, resize, write_gif, write_png
 
 WATCH_FRAMES = 24  # of `--watch`, unless `--previews` says otherwise
 WATCH_MS, WATCH_LAST_MS = 80, 1500  # how long a frame is shown, and the finished picture
@@ -41,7 +41,7 @@ def generate(
     Args:
         prompt: What to draw. Quote it; if it begins with a dash, put it last, after --.
         model: A bundled model (dalle2), or a model folder.
-        size: Pixels, as 256 or as WIDTHxHEIGHT.
+        size: Pixels, as 256 or as WIDTHxHEIGHT; what the model cannot make is refused with a list of what it can.
         asked: The flags of a Request.
         out: x.png for one picture, or a folder in which they are numbered on. Nothing is overwritten.
         embedding: Draw from this file, written by embed, instead of asking the prior; the prompt may be left out.
@@ -119,7 +119,7 @@ def _written(
     places: Places,
     watch: Path | None,
 ) -> Generator[Path, None, None]:
-    total, done, frames = sum(request.count for request in requests), 0, list[Image]()
+    total, done, frames = sum(request.count for request in requests), 0, list[Image.Image]()
     with progress("drawing", total) as advance:
         for request in requests:
             before = done
@@ -133,4 +133,13 @@ def _written(
                 advance(done, "")
     if watch is not None:
         times = [WATCH_MS] * (len(frames) - 1) + [WATCH_LAST_MS]
-        yield write_gif(frames, watch, times)
+        yield write_gif([_laid_on(frame, frames[-1].size) for frame in frames], watch, times)
+
+
+def _laid_on(frame: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Bring a preview to the finished picture's size: a square that is yet to grow lies in the middle of it."""
+    larger = min(size[0] / frame.width, size[1] / frame.height)
+    width, height = round(larger * frame.width), round(larger * frame.height)
+    ground = Image.new("RGBA", size)
+    ground.paste(resize(frame, width, height), ((size[0] - width) // 2, (size[1] - height) // 2))
+    return ground

@@ -4,7 +4,8 @@
             --prior-->           z_i, the CLIP embedding that a picture of it could have (best of a few)
             --decoder-->         a grid, denoised step by step under guidance
             --codec-->           a small picture (the paper's codec is the identity)
-            --upsampler-->       a large one
+            --upsampler-->       a larger one
+    --upscaler-->        a large one, where that is asked for
 
 and back: a picture --CLIP picture tower--> z_i; --codec, inverted decoder--> x_T.
 
@@ -37,6 +38,7 @@ from opendalle.samplers.sample import last_state, sample
 from opendalle.upsampling.cascade import UpsamplerStage
 
 OWN_PRIOR = "diffusion"  # the one that lies in the model's own folder
+ENLARGING = ("upsampler", "upscaler")  # the networks that make pictures larger, in order
 RESAMPLINGS = 5  # of each stretch, where the decoder was not trained to fill holes
 
 
@@ -59,7 +61,7 @@ class Cascade:
         }
         self._schedules = {
             name: stage.make_schedule()
-            for name in ("decoder", "upsampler")  # the prior keeps its own
+            for name in ("decoder", *ENLARGING)  # the prior keeps its own
             if (stage := getattr(config, name))
         }
 
@@ -71,20 +73,23 @@ class Cascade:
 
     @property
     def stages(self) -> tuple[UpsamplerStage, ...]:
-        """The upsamplers, each with how it was trained and how it is sampled."""
-        upsampler, settings = self.parts.upsampler, self.config.upsampler
-        if upsampler is None or settings is None:
-            return ()
-        schedule = self._schedules["upsampler"]
-        stage = UpsamplerStage(
-            upsampler=upsampler,
-            base=self.parts.codec.picture_size,
-            schedule=schedule,
-            grid=settings.grid(schedule, None),
-            prediction=settings.prediction,
-            clip=settings.clip,
-        )
-        return (stage,)
+        """The upsamplers, each with how it was trained and how it is sampled, from the smallest pictures on."""
+        found, base = list[UpsamplerStage](), self.parts.codec.picture_size
+        for name in ENLARGING:
+            network, settings = getattr(self.parts, name), getattr(self.config, name)
+            if network is None or settings is None:
+                continue
+            stage = UpsamplerStage(
+                upsampler=network,
+                base=base,
+                schedule=self._schedules[name],
+                grid=self.grid(name, None),
+                prediction=settings.prediction,
+                clip=settings.clip,
+            )
+            found.append(stage)
+            base *= stage.factor
+        return tuple(found)
 
     @property
     def grid_shape(self) -> tuple[int, int, int]:
@@ -346,7 +351,7 @@ class Cascade:
         """Return the steps that a stage visits.
 
         Args:
-            stage: decoder or upsampler.
+            stage: decoder, upsampler or upscaler.
             steps: how many; None: as the settings say.
         """
         settings: StageSettings = getattr(self.config, stage)

@@ -54,7 +54,7 @@ class Edits:
         side, framing = self.cascade.sizes[-1], Framing(context=request.context)
 
         def run(generator: Generator) -> Iterator[Edited]:
-            draw = self._drawing(request, generator, embedding)
+            draw = self.drawing(request, generator, lambda: self._begun(request, generator, embedding))
             if isinstance(where, Extension):
                 return extended(given.picture, where, draw, side, framing)
             return edited(given.picture, where, draw, side, framing)
@@ -77,17 +77,16 @@ class Edits:
         size = (given.picture.height * scale, given.picture.width * scale)
         return enlarging(values, size, self.cascade.stages, [generator])
 
-    def _drawing(self, request: Request, generator: Generator, embedding: Callable[[], Embeddings] | None) -> Draw:
-        """Draw frames of one picture: one meaning and one chance for all of them."""
-        cascade, codec = self.cascade, self.cascade.parts.codec
-        empty = cascade.nothing(1)
+    def drawing(self, request: Request, generator: Generator, begin: Callable[[], tuple[Prompted, Latent]]) -> Draw:
+        """Return what draws frames of one picture: one meaning and one chance for all of them.
 
-        @cache
-        def begun() -> tuple[Prompted, Latent]:
-            said = cascade.read([request.prompt])
-            if embedding is not None:
-                return said, Latent(embedding())
-            return said, Latent(cascade.imagine(said, empty, [generator], request), doubt=cascade.config.doubt)
+        Args:
+            request: all that the decoder reads.
+            generator: all their chance.
+            begin: called with the first frame: what the whole picture shows, and what it means.
+        """
+        cascade, codec = self.cascade, self.cascade.parts.codec
+        empty, begun = cascade.nothing(1), cache(begin)
 
         @torch.no_grad()
         def draw(picture: Image.Image, mask: Mask) -> Image.Image:
@@ -104,3 +103,15 @@ class Edits:
             return from_array(drawn[0].float().cpu().numpy())
 
         return draw
+
+    @torch.no_grad()
+    def _begun(
+        self, request: Request, generator: Generator, embedding: Callable[[], Embeddings] | None
+    ) -> tuple[Prompted, Latent]:
+        """Read the prompt, and let the prior imagine a picture of it if nothing says what it shall mean."""
+        cascade = self.cascade
+        said = cascade.read([request.prompt])
+        if embedding is not None:
+            return said, Latent(embedding())
+        z = cascade.imagine(said, cascade.nothing(1), [generator], request)
+        return said, Latent(z, doubt=cascade.config.doubt)

@@ -10,6 +10,7 @@ from opendalle.base.jobs import Row, Stopwatch
 from opendalle.base.protocols import Hooks
 from opendalle.base.request import Request
 from opendalle.dalle2.parts import Latent, Prompted
+from opendalle.editing import SizePlan
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,4 @@ class Job:
     told: Mapping[str, Any]  # of the recipe: model, verb and inputs
     shape: tuple[int, int] | None = None  # width and height of the one picture that was handed in
     is_clear: bool | None = None  # whether what was handed in is transparent somewhere; None: nothing was
+    plan: SizePlan | None = None  # how the size is made; None: it is drawn natively

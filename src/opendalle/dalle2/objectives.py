@@ -198,7 +198,7 @@ class DecoderLossConfig:
     """How the decoder is trained."""
 
     prediction: Prediction = "eps"  # what the network predicts
-    embedding_drop: float = 0.1  # share of samples that see the null embedding
+    embedding_drop: float = 0.1  # share of samples that see the null embedding; 1: a decoder of captions alone
     caption_drop: float = 0.5  # share of samples that see the empty caption; independent of the other
     min_snr: float | None = None  # cap of the signal-to-noise weight; None: the simple loss, unweighted
     embedding_noise: float = 0.0  # noise on z in units of its own spread, along principal axes where there is a sketch
@@ -206,11 +206,10 @@ class DecoderLossConfig:
     known_share: float = 0.0  # of samples of which something is known, for a decoder that can be told
 
     def __post_init__(self) -> None:
-        for name in ("embedding_drop", "caption_drop"):
-            require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}", "0 <= share < 1")
+        require(0 <= self.caption_drop < 1, f"caption_drop is {self.caption_drop}", "0 <= share < 1")
         require(self.min_snr is None or self.min_snr > 0, f"min_snr is {self.min_snr}", "a positive cap, or None")
         require(self.embedding_noise >= 0, f"embedding_noise is {self.embedding_noise}", "at least 0")
-        for name in ("doubt_share", "known_share"):
+        for name in ("embedding_drop", "doubt_share", "known_share"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}", "a share from 0 to 1")
 
 

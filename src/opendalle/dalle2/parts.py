@@ -28,7 +28,8 @@ class Dalle2Parts:
     codec: Codec
     guess: Guess | None = None  # for a prior that takes its embeddings
     sketch: Sketch | None = None  # for a decoder that takes its grids
-    upsampler: Upsampler | None = None
+    upsampler: Upsampler | None = None  # from what the codec draws to the size that is drawn natively
+    upscaler: Upsampler | None = None  # and from there on
     priors: Mapping[str, Prior] = field(default_factory=dict)  # what may stand in the prior's place, by name
 
 

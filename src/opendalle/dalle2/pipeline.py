@@ -1,7 +1,7 @@
 """DALL·E 2, seen from the doors: one method a verb, each a stream of samples.
 
-Every verb ends in the same walk, from a latent (z_i, x_T) through decoder, codec and upsampler.  What makes them
-different is where the latent comes from:
+Every verb ends in the same walk, from a latent (z_i, x_T) through decoder, codec and upsampler, and for other sizes on
+through `large`.  What makes them different is where the latent comes from:
 
     generate    z_i from the prior, x_T from the picture's own chance
     vary        both from a picture; chance comes in on the way (eta), or in x_T (renew)
@@ -14,8 +14,8 @@ different is where the latent comes from:
 Source: unCLIP, arXiv:2204.06125, sections 2, 3 and 6.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -34,9 +34,11 @@ from opendalle.dalle2.cascade import Cascade
 from opendalle.dalle2.changes import Changes
 from opendalle.dalle2.edits import Edits
 from opendalle.dalle2.jobs import Begin, Job, Start
+from opendalle.dalle2.large import Large
 from opendalle.dalle2.parts import Dalle2Parts, Latent
+from opendalle.dalle2.probes import Probes
 from opendalle.dalle2.settings import Dalle2Config
-from opendalle.editing import Box, Extension, mask_from_box, mask_to_text
+from opendalle.editing import Box, Extension, SizePlan, mask_from_box, mask_to_text
 from opendalle.editing.requested import AnyMask, edited_samples, mask_of
 from opendalle.pictures import AnyPicture, Given, PictureOrText, take, take_or_text
 from opendalle.pictures.finishing import finished
@@ -44,8 +46,8 @@ from opendalle.samplers.course import SamplerState
 from opendalle.upsampling.requested import upscaled_samples
 
 
-class Dalle2:
-    """Meeting point 3 for DALL·E 2.
+class Dalle2(Probes):
+    """Meeting point 3 for DALL·E 2; what studies ask besides is told in `probes`.
 
     Args:
         parts: the networks, in evaluation mode.
@@ -68,6 +70,10 @@ class Dalle2:
     @cached_property
     def _edits(self) -> Edits:
         return Edits(self.cascade)
+
+    @cached_property
+    def _large(self) -> Large:
+        return Large(self.cascade, self._edits)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -94,8 +100,7 @@ class Dalle2:
             BadRequest: at once, before anything is drawn, when the request cannot be carried out.
         """
         request = Request.of(prompt, **asked)
-        self._check(request)
-        told = self._told("generate")
+        plan, told = self._check(request), self._told("generate")
         if isinstance(embedding, Embedded):
             if embedding.clip != self.clip_sha256:
                 raise BadRequest(f"{embedding.name}, an embedding of another CLIP", "one that this model's CLIP made")
@@ -106,7 +111,7 @@ class Dalle2:
         if embedding is not None and embedding.shape != (1, width):
             raise BadRequest(f"an embedding of shape {tuple(embedding.shape)}", f"one row of {width} numbers")
         hooks = hooks or Hooks()
-        return self._jobs(Job(by_seed(request), self._drawing(hooks, embedding), hooks, told))
+        return self._jobs(Job(by_seed(request), self._drawing(hooks, embedding), hooks, told, plan=plan))
 
     def generate_many(self, prompts: Sequence[str], seeds: Sequence[int], **asked: Any) -> Iterator[Sample]:
         """Draw one picture of each caption, in batches; for evaluation and grids.
@@ -123,10 +128,9 @@ class Dalle2:
             came = f"{len(prompts)} prompts, {len(seeds)} seeds, count {asked.get('count', 1)}"
             raise BadRequest(came, "one seed a prompt, and one picture of each")
         requests = [Request.of(p, seed=s, **asked) for p, s in zip(prompts, seeds, strict=True)]
-        for request in requests[:1]:
-            self._check(request)
+        plan = next((self._check(request) for request in requests), None)
         rows = [Row(request, 0, request.seed) for request in requests]
-        return self._jobs(Job(rows, self._drawing(Hooks(), None), Hooks(), self._told("generate")))
+        return self._jobs(Job(rows, self._drawing(Hooks(), None), Hooks(), self._told("generate"), plan=plan))
 
     def embed(self, what: PictureOrText | Pictures) -> Embeddings:
         """Return CLIP's embedding of a picture or a text, one row, as `generate` takes it.
@@ -276,11 +280,11 @@ class Dalle2:
         steps = self._edits.enlarging(given, request.scale, picture_generator(request.seed))
         return upscaled_samples(steps, request, hooks or Hooks(), self._told("upscale", given))
 
-    def _check(self, request: Request) -> None:
-        if request.width != request.height or request.width not in self.sizes:
-            known = ", ".join(str(side) for side in self.sizes)
-            raise BadRequest(f"size {request.width}x{request.height}", f"a square of side {known}")
+    def _check(self, request: Request, *, can_grow: bool = True) -> SizePlan | None:
+        """Refuse what cannot be carried out; say how the size is made, None where it is drawn natively."""
         self._check_steps(request)
+        is_native = request.width == request.height and request.width in self.sizes
+        return None if is_native else self._large.plan(request, can_grow=can_grow)
 
     def _check_steps(self, request: Request) -> None:
         request.refuse(TOKEN_FIELDS, "DALL·E 2")
@@ -317,11 +321,11 @@ class Dalle2:
         begin: Begin,
         hooks: Hooks | None,
     ) -> Iterator[Sample]:
-        self._check(request)
+        plan = self._check(request, can_grow=False)
         pictures = [one for one in sources if isinstance(one, Given)]
         shape = pictures[0].picture.size if len(sources) == len(pictures) == 1 else None
         is_clear = all(one.is_clear for one in pictures) if pictures else None
-        return self._jobs(Job(rows, begin, hooks or Hooks(), self._told(verb, *sources), shape, is_clear))
+        return self._jobs(Job(rows, begin, hooks or Hooks(), self._told(verb, *sources), shape, is_clear, plan))
 
     def _told(self, verb: str, *inputs: Given | str) -> dict[str, Any]:
         """What a recipe tells of every picture of a command: the model, the verb, and what was handed in."""
@@ -331,6 +335,8 @@ class Dalle2:
     def _jobs(self, job: Job) -> Iterator[Sample]:
         if not job.rows:
             return
+        if job.plan is not None:
+            job = replace(job, told={**job.told, "made": job.plan.told})
         request = job.rows[0].request
         batch = 1 if request.exact else request.batch
         for first in range(0, len(job.rows), batch):
@@ -351,14 +357,17 @@ class Dalle2:
             if state.step in due:
                 watch.lap("decoder")
                 yield from finish(self.parts.codec.decode(state.x0), state, True)
-                watch.last = time.perf_counter()  # what the caller does with a preview is not ours
+                watch.pause()
         assert state is not None
         watch.lap("decoder")
         pictures = self.parts.codec.decode(state.x_t)
         watch.lap("codec")
-        if request.width > pictures.shape[-1]:
+        if (request.width if job.plan is None else job.plan.square) > pictures.shape[-1]:
             pictures = cascade.upsample(pictures, generators)
             watch.lap("upsampler")
+        if job.plan is not None:
+            yield from self._large.samples(pictures, rows, job, start, generators, watch, state)
+            return
         for done in finish(pictures, state, False):
             job.hooks.check(done)
             yield done

@@ -65,6 +65,7 @@ class Dalle2Config:
     prior: StageSettings  # over CLIP's picture embeddings
     decoder: StageSettings  # over the codec's grid
     upsampler: StageSettings | None = None  # over pixels; None: there is no upsampler
+    upscaler: StageSettings | None = None  # over the pixels of large pictures; None: there is none
     candidates: int = 2  # embeddings drawn, of which the one nearest to the caption is kept (section 2.2)
     doubt: float = 0.0  # how far the sketch takes a drawn embedding to be off, 0 to 1; see Sketch.forward
     unit_embeddings: bool = True  # whether the decoder was trained on unit-length z_i; False: on CLIP's raw output

@@ -1,8 +1,9 @@
-"""Editing, for any generation: masks, frames, the way back into the picture, outpainting order.  No torch."""
+"""Editing, for any generation: masks, frames, the way back into the picture, outpainting order, sizes.  No torch."""
 
 from opendalle.editing.canvas import Canvas, Window
 from opendalle.editing.drawing import Draw, Edited, edited, extended
 from opendalle.editing.frames import Frame, Framing, mask_frames
+from opendalle.editing.ground import Carried, carried_on
 from opendalle.editing.masks import (
     Box,
     Mask,
@@ -16,10 +17,12 @@ from opendalle.editing.masks import (
     mask_to_text,
 )
 from opendalle.editing.outpainting import Extension, OutpaintingOrder
+from opendalle.editing.sizes import SizePlan, Sizes
 
 __all__ = [
     "Box",
     "Canvas",
+    "Carried",
     "Draw",
     "Edited",
     "Extension",
@@ -27,7 +30,10 @@ __all__ = [
     "Framing",
     "Mask",
     "OutpaintingOrder",
+    "SizePlan",
+    "Sizes",
     "Window",
+    "carried_on",
     "cells_of",
     "check_mask",
     "check_picture",

@@ -69,6 +69,7 @@ ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # role of a sibling ->
         "codec": ("codec-identity", "codec-kl"),
         "words": ("codec-dvae", "codec-vqgan"),
         "upsampler": ("upsampler",),
+        "upscaler": ("upsampler",),
         "priors": ("dalle2-priors",),
     }
 )
@@ -204,10 +205,12 @@ def _head(model: ModelFolder) -> tuple[Any, Any]:
     return head["settings"], head["siblings"]
 
 
-def _upsampler_of(model: ModelFolder, siblings: Any, config: Dalle1Config | Dalle2Config) -> ModelFolder | None:
-    found = sibling(model, siblings, "upsampler") if "upsampler" in siblings else None
-    if found is not None and config.upsampler is None:
-        raise BadModel(f"{model.path} with an upsampler but no settings for it", "both, or neither")
+def _upsampler_of(
+    model: ModelFolder, siblings: Any, settings: object | None, role: str = "upsampler"
+) -> ModelFolder | None:
+    found = sibling(model, siblings, role) if role in siblings else None
+    if found is not None and settings is None:
+        raise BadModel(f"{model.path} with an {role} but no settings for it", "both, or neither")
     return found
 
 
@@ -215,7 +218,7 @@ def _load_dalle1(model: ModelFolder, device: torch.device) -> Dalle1:
     settings, siblings = _head(model)
     config = from_plain(Dalle1Config, settings)
     clip, words = sibling(model, siblings, "clip"), sibling(model, siblings, "words")
-    upsampler = _upsampler_of(model, siblings, config)
+    upsampler = _upsampler_of(model, siblings, config.upsampler)
     networks = {
         "transformer": load_network("dalle1-transformer", model.part("transformer"), device=device),
         "codec": load_folder(words, device=device),
@@ -234,7 +237,8 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
     config = from_plain(Dalle2Config, settings)
     clip = sibling(model, siblings, "clip")
     codec = sibling(model, siblings, "codec")
-    upsampler = _upsampler_of(model, siblings, config)
+    upsampler = _upsampler_of(model, siblings, config.upsampler)
+    upscaler = _upsampler_of(model, siblings, config.upscaler, "upscaler")
     priors = sibling(model, siblings, "priors") if "priors" in siblings else None
     if priors is not None and clip_of_priors(priors).sha256 != clip.sha256:
         raise BadModel(f"{model.path} with {priors.path}, priors of another CLIP", "priors of its own CLIP")
@@ -252,6 +256,7 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
         guess=own("guess") if prior.config.has_guess else None,
         sketch=own("sketch") if decoder.config.has_sketch else None,
         upsampler=load_folder(upsampler, device=device) if upsampler is not None else None,
+        upscaler=load_folder(upscaler, device=device) if upscaler is not None else None,
         priors=load_folder(priors, device=device) if priors is not None else {},
     )
     return Dalle2(parts, config, {"model": model.path.name, "sha256": model.sha256}, clip.sha256)

@@ -63,6 +63,7 @@ def dalle2(
     clip: Path | None = None,
     codec: Path | None = None,
     upsampler: Path | None = None,
+    upscaler: Path | None = None,
     like: Path | None = None,
     pairs: int = 100_000,
     scenes: float | None = None,
@@ -91,7 +92,8 @@ def dalle2(
         clip: a trained CLIP; without, one is trained.
         codec: a trained codec; without, one is trained.
         upsampler: a trained upsampler; without, one is trained.
-        like: take all three from this DALL·E 2; what `--from` does too.
+        upscaler: a trained upsampler from there to 1024 px; without, there is none.
+        like: take all of them from this DALL·E 2; what `--from` does too.
         pairs: draws of the set that are encoded once and trained on many times.
         scenes: share of a world's draws that are scenes of several things; without, the world's own.
         styles: of a world's drawings, as 3d,flat; without, all.
@@ -112,8 +114,10 @@ def dalle2(
     require(pairs >= 1, f"pairs is {pairs}", "1 or more")
     stages: list[Stage] = []
     given = siblings_of(like) if like is not None else {}
-    given |= {role: place for role, place in zip(SIBLINGS, (clip, codec, upsampler), strict=True) if place is not None}
+    named = {"clip": clip, "codec": codec, "upsampler": upsampler, "upscaler": upscaler}
+    given |= {role: place for role, place in named.items() if place is not None}
     places = {role: given.get(role, out.parent / f"{out.name}-{role}") for role in SIBLINGS}
+    places |= {role: place for role, place in given.items() if role == "upscaler"}
     if "clip" not in given:
         stages += clip_recipe(data, places["clip"], pictures=clip_pictures)
     if "codec" not in given:

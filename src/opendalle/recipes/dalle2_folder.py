@@ -32,12 +32,13 @@ from opendalle.tokenizers.bpe import BytePairTokenizer
 SETTINGS = Dalle2Config(
     prior=StageSettings(prediction="x0", steps=16, sampler="ddim", guidance=2.0, clip=5.0),
     decoder=StageSettings(prediction="v", steps=20, sampler="ddim", guidance=2.0),
-    upsampler=StageSettings(prediction="x0", steps=8, sampler="ddim", clip=1.0),
+    upsampler=StageSettings(prediction="x0", steps=2, sampler="ddim", clip=1.0),
     doubt=0.6,
 )
+UPSCALER = StageSettings(prediction="x0", steps=1, sampler="ddim", clip=1.0)  # where there is one
 NOISE_POWER = "noise_power.json"  # beside the prior's weights, until the pipeline's settings hold it
 MEASURED, MEASURED_STEPS = 512, 50  # pairs and steps on which the prior's noise is measured
-SIBLINGS = ("clip", "codec", "upsampler")
+SIBLINGS = ("clip", "codec", "upsampler")  # without which none is trained
 PIPELINE = "pipeline"  # the part that holds settings and siblings
 
 
@@ -131,7 +132,8 @@ def write_dalle2(
     network = load_network("dalle2-prior", prior.part("prior"))
     named = {role: read_model(find_model(place)) for role, place in places.items()}
     measured = prior.part("prior").extra(NOISE_POWER)  # noqa: S610 - no database here
-    settings = replace(SETTINGS, prior=replace(SETTINGS.prior, **measured))
+    upscaler = UPSCALER if "upscaler" in places else None
+    settings = replace(SETTINGS, prior=replace(SETTINGS.prior, **measured), upscaler=upscaler)
     siblings = {role: {"name": model.path.resolve().name, "sha256": model.sha256} for role, model in named.items()}
     parts = {
         "guess": Part(to_plain(guess.config), guess.state_dict(), storage="int6-row"),
@@ -146,9 +148,11 @@ def write_dalle2(
 def name_sibling(model: Path, role: str, named: Path, out: Path) -> ModelFolder:
     """Copy a DALL·E 2 that names one sibling more, as its priors; all else stays as it is, to the byte.
 
+    An upsampler or upscaler that it has no settings for is sampled as the recipe says.
+
     Args:
         model: its folder, or a bundled name.
-        role: of the sibling, as priors.
+        role: of the sibling, as priors or upscaler.
         named: the sibling's folder; it must lie beside `out` when that is loaded, or among the bundled models.
         out: the model folder to write.
 
@@ -162,6 +166,9 @@ def name_sibling(model: Path, role: str, named: Path, out: Path) -> ModelFolder:
         raise BadModel(f"{other.path}, a {other.kind}, as {role}", " or ".join(ROLES.get(role, ())) or "a known role")
     head = folder.part(PIPELINE).config
     head["siblings"] |= {role: {"name": other.path.resolve().name, "sha256": other.sha256}}
+    own = {"upsampler": SETTINGS.upsampler, "upscaler": UPSCALER}
+    if role in own and head["settings"].get(role) is None:
+        head["settings"] |= {role: to_plain(own[role])}
     listed = f"{PIPELINE}/config.json"
     with new_folder(out) as draft:
         shutil.copytree(folder.path, draft, dirs_exist_ok=True)

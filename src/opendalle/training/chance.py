@@ -35,7 +35,7 @@ def draw_share(share: float, count: int, rng: Generator) -> Bool[Tensor, " b"]:
     """Mark about this share of samples, each on its own.
 
     Args:
-        share: 0 <= share < 1.
+        share: 0 to 1; 1 marks all.
         count: samples.
         rng: all chance.
     """

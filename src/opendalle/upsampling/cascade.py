@@ -186,7 +186,8 @@ def _draw(small: Pictures, stage: UpsamplerStage, generator: Generator, tile: in
     multiple = _multiple(stage)
     # Borders are repeated until the network's grids fit; what it draws there is cut away again.
     small = F.pad(small, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-    tiling = tiling_of(stage, stage.factor * max(small.shape[2:]), tile)
+    shorter, longer = sorted(stage.factor * side for side in small.shape[2:])
+    tiling = tiling_of(stage, longer, tile, shorter)
     shape = (small.shape[1], stage.factor * small.shape[2], stage.factor * small.shape[3])
     x_t = normal_like_rows([generator], shape, small.device).to(small.dtype)
     clip = None if stage.clip is None else (-stage.clip, stage.clip)
@@ -207,13 +208,16 @@ def _draw(small: Pictures, stage: UpsamplerStage, generator: Generator, tile: in
         yield x_t if done + 1 < len(stage.grid) else _in_range(x_t, stage.factor * height, stage.factor * width)
 
 
-def tiling_of(stage: UpsamplerStage, length: int, tile: int) -> Tiling:
+def tiling_of(stage: UpsamplerStage, length: int, tile: int, shorter: int = 0) -> Tiling:
     """Cut as few windows as the largest allowed one lets, all as small as their number lets; in small pixels.
+
+    Windows are square, so they stay as large as the shorter side where that need not be cut at all.
 
     Args:
         stage: whose network sees as far as windows overlap.
         length: the picture's longer side, in large pixels.
         tile: side of a window in large pixels, at most.
+        shorter: the picture's shorter side, in large pixels.
 
     Raises:
         BadRequest: when what the network sees leaves nothing of a window.
@@ -229,7 +233,9 @@ def tiling_of(stage: UpsamplerStage, length: int, tile: int) -> Tiling:
         return Tiling(tile=max(whole, 2 * overlap + multiple), overlap=overlap, multiple=multiple)
     windows = -(-(whole - 2 * overlap) // (most - 2 * overlap))
     inner = -(-(whole - 2 * overlap) // windows // multiple) * multiple
-    return Tiling(tile=inner + 2 * overlap, overlap=overlap, multiple=multiple, blend=reach is None)
+    uncut = -(-shorter // stage.factor // multiple) * multiple
+    side = max(inner + 2 * overlap, uncut if uncut <= most else 0)
+    return Tiling(tile=side, overlap=overlap, multiple=multiple, blend=reach is None)
 
 
 def _multiple(stage: UpsamplerStage) -> int:

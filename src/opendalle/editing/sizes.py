@@ -1,0 +1,141 @@
+"""Sizes that a generation does not draw by itself: which square is drawn, how far it grows, how it gets to its size.
+
+    square ──grown on two sides──▶ base ──enlarged──▶ large ──cut to shape──▶ ──shrunk──▶ the size that was asked for
+
+A step is left out where there is nothing to do.  A size is planned before anything is drawn, so what cannot be made is
+refused at once, and nothing ever comes in another size than was asked.
+"""
+
+import math
+from dataclasses import dataclass
+
+from opendalle.base.errors import BadRequest, require
+from opendalle.editing.outpainting import Extension
+
+LONGEST = 3  # times the shorter side: further out, a frame would see nothing of what was drawn first
+FAMOUS = ((512, 512), (1024, 1024), (1792, 1024), (1024, 1792))  # sizes that clients ask for, as examples
+
+Size = tuple[int, int]  # width and height in pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizePlan:
+    """How one size is made."""
+
+    square: int  # side of the square that is drawn
+    extension: Extension | None  # how far it grows; None: it stays a square
+    factor: int  # how many times it is enlarged; 1: not at all
+    cut: Size  # of the large picture, from its middle: less than `large` by what no whole pixel of the base could hold
+    size: Size  # at last
+
+    @property
+    def base(self) -> Size:
+        """Width and height of the picture before it is enlarged."""
+        square = (self.square, self.square)
+        return square if self.extension is None else self.extension.grown(square)
+
+    @property
+    def large(self) -> Size:
+        """Width and height of the picture when it has been enlarged."""
+        width, height = self.base
+        return self.factor * width, self.factor * height
+
+    @property
+    def corner(self) -> Size:
+        """Left and upper edge of what is cut out of the large picture."""
+        (width, height), (wide, high) = self.large, self.cut
+        return (width - wide) // 2, (height - high) // 2
+
+    @property
+    def told(self) -> str:
+        """The plan in a few words, for a picture's recipe."""
+        steps = [f"drawn at {self.square}x{self.square}"]
+        steps += [f"grown to {_words(self.base)}"] if self.extension else []
+        steps += [f"enlarged to {_words(self.large)}"] if self.factor > 1 else []
+        steps += [f"cut to {_words(self.cut)}"] if self.cut != self.large else []
+        steps += [f"shrunk to {_words(self.size)}"] if self.size != self.cut else []
+        return ", ".join(steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a generation draws by itself, and with it every size that it can make.
+
+    Raises:
+        BadConfig: when there is no square, or they do not grow.
+    """
+
+    squares: tuple[int, ...]  # sides of the squares that it draws, smallest first
+    factors: tuple[int, ...] = ()  # of the upsamplers that may follow the largest of them, in order
+    can_grow: bool = True  # whether a square may grow into a longer picture
+
+    def __post_init__(self) -> None:
+        rises = all(a < b for a, b in zip(self.squares, self.squares[1:], strict=False))
+        require(bool(self.squares) and self.squares[0] >= 1 and rises, f"squares {self.squares}", "sides that rise")
+        require(min(self.factors, default=2) >= 2, f"factors {self.factors}", "2 or more")
+
+    @property
+    def largest(self) -> int:
+        """The longest shorter side, in pixels."""
+        return self.squares[-1] * math.prod(self.factors)
+
+    @property
+    def told(self) -> str:
+        """What can be had, in words."""
+        known, low, high = ", ".join(map(str, self.squares)), self.squares[0], self.largest
+        examples = [one for one in FAMOUS if self._can(one)]
+        such = f", as {', '.join(map(_words, examples))}" if examples else ""
+        if not self.can_grow:
+            return f"a square of side {known}, or of any from {low} to {high}{such}"
+        shape = f"WIDTHxHEIGHT with a shorter side of {low} to {high} and a longer of at most {LONGEST} times that"
+        return f"a square of side {known}, or {shape}{such}"
+
+    def plan(self, size: Size) -> SizePlan:
+        """Say how a size is made.
+
+        The square is the one of that size, if it is drawn; else the largest, enlarged by as few upsamplers as reach
+        the shorter side.
+
+        Args:
+            size: width and height wanted, in pixels.
+
+        Raises:
+            BadRequest: when it cannot be made; the message lists what can.
+        """
+        if not self._can(size):
+            raise BadRequest(f"size {_words(size)}", self.told)
+        short, long = sorted(size)
+        if short == long and short in self.squares:
+            return SizePlan(square=short, extension=None, factor=1, cut=size, size=size)
+        square = self.squares[-1]
+        factor = next(one for one in self._products() if square * one >= short)
+        grown = -(-long * square // short)  # rounded up: what is too much is cut away
+        high = factor * square
+        cut = min(round(long * high / short), factor * grown)
+        is_wide = size[0] > size[1]
+        return SizePlan(
+            square=square,
+            extension=_evenly(grown - square, is_wide) if grown > square else None,
+            factor=factor,
+            cut=(cut, high) if is_wide else (high, cut),
+            size=size,
+        )
+
+    def _can(self, size: Size) -> bool:
+        short, long = sorted(size)
+        longest = LONGEST * short if self.can_grow else short
+        return self.squares[0] <= short <= self.largest and long <= longest
+
+    def _products(self) -> list[int]:
+        """How many times larger a picture is after none, the first, the first two, ... of the upsamplers."""
+        return [math.prod(self.factors[:count]) for count in range(len(self.factors) + 1)]
+
+
+def _evenly(pixels: int, is_wide: bool) -> Extension:
+    """New ground on two opposite sides, as even as whole pixels let it be."""
+    before, after = pixels // 2, pixels - pixels // 2
+    return Extension(left=before, right=after) if is_wide else Extension(top=before, bottom=after)
+
+
+def _words(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
