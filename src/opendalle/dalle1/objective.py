@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from opendalle.base.axes import Tokens
 from opendalle.base.errors import require
 from opendalle.base.protocols import Losses
-from opendalle.dalle1.gradient_scaling import GradientScaleConfig
+from opendalle.dalle1.gradient_scaling import BranchScale, GradientScaleConfig
 from opendalle.dalle1.transformer import Dalle1Transformer, padded_text
 from opendalle.training.chance import draw_share
 
@@ -69,7 +69,9 @@ class Dalle1Objective:
     def __init__(self, network: Dalle1Transformer, config: Dalle1LossConfig) -> None:
         self.network, self.config = network, config
         # Scales are no weights: after a resume they begin anew, and are right again after a few hundred updates.
-        self.scales = network.scale_gradients(config.scales) if config.scales is not None else ()
+        self.scales: tuple[BranchScale, ...] = ()
+        if config.scales is not None:
+            self.scales = network.scale_gradients(config.scales)
 
     @property
     def groups(self) -> Mapping[str, nn.Module]:
