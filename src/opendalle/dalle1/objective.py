@@ -89,9 +89,10 @@ class Dalle1Objective:
         hidden = draw_share(config.caption_drop, len(batch.ids), rng).to(batch.ids.device)
         length = batch.length.masked_fill(hidden, 0)
         text = padded_text(batch.ids, length, shape.text_vocabulary)
-        logits = self.network(text, batch.tokens)
-        of_text = self._text_loss(logits.text, text, length, hidden)
-        of_picture = F.cross_entropy(logits.picture.flatten(0, 1).float(), batch.tokens.flatten())
+        text_states, word_states = self.network.states(text, batch.tokens)
+        of_text = self._text_loss(text_states, text, length, hidden)
+        logits = self.network.word_logits(word_states.flatten(0, 1))
+        of_picture = F.cross_entropy(logits.float(), batch.tokens.flatten())
         total = config.text * of_text + config.picture * of_picture
         watch = {}
         for name, loss in (("text", of_text), ("picture", of_picture)):
@@ -105,17 +106,17 @@ class Dalle1Objective:
 
     def _text_loss(
         self,
-        logits: Float[Tensor, "b t v"],
+        states: Float[Tensor, "b t d"],
         text: Tokens,
         length: Int[Tensor, " b"],
         hidden: Tensor,
     ) -> Float[Tensor, ""]:
         """Average over the captions that were not hidden: that there is none is nothing to learn."""
-        unpredicted = text.shape[1] - logits.shape[1]  # without a start token nothing says the first one
+        unpredicted = text.shape[1] - states.shape[1]  # without a start token nothing says the first one
         targets = text[:, unpredicted:]
         counts = ~hidden[:, None].expand_as(targets)
         if not self.config.counts_padding:  # a caption's first padding token says that it has ended, and stays
             place = torch.arange(unpredicted, text.shape[1], device=text.device)
             counts = counts & (place <= length[:, None])
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-        return (losses * counts.flatten()).sum() / counts.sum().clamp(min=1)
+        logits = self.network.text_logits(states[counts])  # of these alone: the vocabulary is most of a small network
+        return F.cross_entropy(logits.float(), targets[counts], reduction="sum") / counts.sum().clamp(min=1)
