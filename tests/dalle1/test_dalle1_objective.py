@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from opendalle.base.errors import BadConfig
+from opendalle.dalle1.drawing import Wish, drawing
 from opendalle.dalle1.gradient_scaling import GradientScaleConfig
 from opendalle.dalle1.objective import Dalle1LossConfig, Dalle1Objective
 from opendalle.dalle1.transformer import Dalle1Transformer, Dalle1TransformerConfig, padded_text
+from opendalle.samplers import TokenOptions
 
 TINY = Dalle1TransformerConfig(
     text_vocabulary=9,
@@ -106,9 +108,13 @@ def test_it_learns_two_pairs_by_heart(pattern):
     assert losses is not None
     assert first["picture_perplexity"] > 4
     assert losses.watch["picture_perplexity"] < 1.1
+    with torch.no_grad():  # and draws the one whose caption it is told
+        wish = Wish(options=TokenOptions(temperature=0))
+        text = padded_text(PAIRS.ids, PAIRS.length, 9)
+        states = drawing(net.eval(), text, [torch.Generator()] * 2, wish)
+        assert torch.equal(list(states)[-1].tokens, PAIRS.tokens)
     assert losses.watch["text_perplexity"] < 2.2  # which of the two captions it is, nobody can know
-    (scale, *_) = objective.scales
-    assert scale.scale == pytest.approx(2 ** (13 + 0.06))
+    assert objective.scales[0].scale == pytest.approx(2 ** (13 + 0.06))
 
 
 @pytest.mark.parametrize("wrong", [{"text": -1.0}, {"text": 0.0, "picture": 0.0}, {"caption_drop": 1.0}])

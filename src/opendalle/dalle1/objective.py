@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from opendalle.base.axes import Tokens
 from opendalle.base.errors import require
 from opendalle.base.protocols import Losses
-from opendalle.dalle1.gradient_scaling import GradientScaleConfig
+from opendalle.dalle1.gradient_scaling import BranchScale, GradientScaleConfig
 from opendalle.dalle1.transformer import Dalle1Transformer, padded_text
 from opendalle.training.chance import draw_share
 
@@ -69,7 +69,9 @@ class Dalle1Objective:
     def __init__(self, network: Dalle1Transformer, config: Dalle1LossConfig) -> None:
         self.network, self.config = network, config
         # Scales are no weights: after a resume they begin anew, and are right again after a few hundred updates.
-        self.scales = network.scale_gradients(config.scales) if config.scales is not None else ()
+        self.scales: tuple[BranchScale, ...] = ()
+        if config.scales is not None:
+            self.scales = network.scale_gradients(config.scales)
 
     @property
     def groups(self) -> Mapping[str, nn.Module]:
@@ -87,9 +89,10 @@ class Dalle1Objective:
         hidden = draw_share(config.caption_drop, len(batch.ids), rng).to(batch.ids.device)
         length = batch.length.masked_fill(hidden, 0)
         text = padded_text(batch.ids, length, shape.text_vocabulary)
-        logits = self.network(text, batch.tokens)
-        of_text = self._text_loss(logits.text, text, length, hidden)
-        of_picture = F.cross_entropy(logits.picture.flatten(0, 1).float(), batch.tokens.flatten())
+        text_states, word_states = self.network.states(text, batch.tokens)
+        of_text = self._text_loss(text_states, text, length, hidden)
+        logits = self.network.word_logits(word_states.flatten(0, 1))
+        of_picture = F.cross_entropy(logits.float(), batch.tokens.flatten())
         total = config.text * of_text + config.picture * of_picture
         watch = {}
         for name, loss in (("text", of_text), ("picture", of_picture)):
@@ -103,17 +106,17 @@ class Dalle1Objective:
 
     def _text_loss(
         self,
-        logits: Float[Tensor, "b t v"],
+        states: Float[Tensor, "b t d"],
         text: Tokens,
         length: Int[Tensor, " b"],
         hidden: Tensor,
     ) -> Float[Tensor, ""]:
         """Average over the captions that were not hidden: that there is none is nothing to learn."""
-        unpredicted = text.shape[1] - logits.shape[1]  # without a start token nothing says the first one
+        unpredicted = text.shape[1] - states.shape[1]  # without a start token nothing says the first one
         targets = text[:, unpredicted:]
         counts = ~hidden[:, None].expand_as(targets)
         if not self.config.counts_padding:  # a caption's first padding token says that it has ended, and stays
             place = torch.arange(unpredicted, text.shape[1], device=text.device)
             counts = counts & (place <= length[:, None])
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-        return (losses * counts.flatten()).sum() / counts.sum().clamp(min=1)
+        logits = self.network.text_logits(states[counts])  # of these alone: the vocabulary is most of a small network
+        return F.cross_entropy(logits.float(), targets[counts], reduction="sum") / counts.sum().clamp(min=1)

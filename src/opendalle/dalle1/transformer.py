@@ -180,17 +180,25 @@ class Dalle1Transformer(nn.Module):
         Raises:
             BadRequest: when they do not fit the network.
         """
+        of_text, of_picture = self.states(text, tokens)
+        return TokenLogits(text=self.text_logits(of_text), picture=self.word_logits(of_picture))
+
+    def states(self, text: Tokens, tokens: Int[Tensor, "b m"]) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b w d"]]:
+        """Return what the logits of caption and picture are read from; arguments and errors are those of `forward`."""
         self._check(text, tokens)
-        config = self.config
         x = torch.cat([self._text_states(text), self._word_states(tokens, 0)], dim=1)
         for layer in self.layers:
             x = layer(x)
-        x = self.norm(x)
-        last = config.num_read - 1
-        return TokenLogits(
-            text=self._read_out(x[:, :last], self.text_out, self.text),
-            picture=self._read_out(x[:, last : last + config.num_cells], self.words_out, self.words),
-        )
+        x, last = self.norm(x), self.config.num_read - 1
+        return x[:, :last], x[:, last : last + self.config.num_cells]
+
+    def text_logits(self, states: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
+        """Read caption tokens out of states."""
+        return F.linear(states, self.text.weight) if self.text_out is None else self.text_out(states)
+
+    def word_logits(self, states: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
+        """Read words out of states."""
+        return F.linear(states, self.words.weight) if self.words_out is None else self.words_out(states)
 
     def new_cache(self, batch: int, dtype: torch.dtype | None = None) -> KVCache:
         """Make an empty cache for `batch` captions with their pictures.
@@ -245,7 +253,7 @@ class Dalle1Transformer(nn.Module):
         for layer in self.layers:
             x = layer(x, cache=cache)
         cache.advance(x.shape[1])
-        return self._read_out(self.norm(x), self.words_out, self.words)
+        return self.word_logits(self.norm(x))
 
     def _text_states(self, text: Tokens) -> Float[Tensor, "b m d"]:
         x = self.text(text) + self.places.weight
@@ -257,10 +265,6 @@ class Dalle1Transformer(nn.Module):
         cells = torch.arange(first, first + tokens.shape[1], device=tokens.device)
         across = self.config.grid_width
         return self.words(tokens) + self.rows(cells // across) + self.columns(cells % across)
-
-    @staticmethod
-    def _read_out(x: States, out: nn.Linear | None, table: nn.Embedding) -> Float[Tensor, "b n w"]:
-        return F.linear(x, table.weight) if out is None else out(x)
 
     def _check(self, text: Tokens, tokens: Tensor) -> None:
         config = self.config

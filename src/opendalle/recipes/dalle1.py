@@ -56,7 +56,7 @@ def dalle1(
     clip_pictures: int = 400_000,
     codec_pictures: int = 400_000,
     upsampler_pictures: int = 200_000,
-    pictures: int = 2_000_000,
+    pictures: int = 1_000_000,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     caption_drop: float = 0.1,
@@ -191,7 +191,7 @@ class Plan(WordPairsPlan):
             return write_dalle1(self.out, network, self.places, card)
 
         return Work(
-            objective=Dalle1Objective(network, Dalle1LossConfig(caption_drop=self.caption_drop)),
+            objective=Dalle1Objective(network, Dalle1LossConfig(caption_drop=self.caption_drop, counts_padding=False)),
             batches=WordBatches(
                 store,
                 encoders.tokenizer,
