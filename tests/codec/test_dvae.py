@@ -175,8 +175,9 @@ def test_collapse_and_wrong_ranges_are_told_once() -> None:
     torch.manual_seed(0)
     objective = DiscreteVAEObjective(DiscreteVAE(TINY), DiscreteVAELossConfig(), told.append)
     with torch.no_grad():
-        objective.codec.encoder[-1].weight.zero_()  # every cell says the same
-        objective.codec.encoder[-1].bias.copy_(torch.arange(32.0))
+        weight, bias = list(objective.codec.encoder.parameters())[-2:]
+        weight.zero_()  # every cell says the same
+        bias.copy_(torch.arange(32.0))
     objective.before_step(1, 2)
     for k in range(80):
         objective(Pictures(smooth(16, k).abs()), torch.Generator().manual_seed(k))

@@ -1,5 +1,7 @@
 """VQGAN's halves and its codebook against diffusers' VQModel, which has the published layout."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ TOP = {
 }
 
 
-def theirs() -> nn.Module:
+def theirs() -> Any:
     """Build diffusers' network of the same shape, with random weights everywhere."""
     torch.manual_seed(0)
     network = diffusers.VQModel(

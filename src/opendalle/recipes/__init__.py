@@ -19,9 +19,11 @@ RECIPES = (
     "codec",
     "dalle1",
     "dalle2",
+    "dvae",
     "judge",
     "priors",
     "upsampler",
+    "vqgan",
 )  # module and function have the same name
 
 __all__ = ["RECIPES", "run"]
