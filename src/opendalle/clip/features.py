@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from jaxtyping import Float
 from torch import Tensor
 
 from opendalle.base.axes import Pictures
@@ -25,8 +24,8 @@ class StemFeatures:
         require(len(clip.config.stem) > 0, "a CLIP without a convolutional stem", "one with a stem, for feature maps")
         self.layers = list(clip.picture.patches.children())
 
-    def __call__(self, pictures: Pictures) -> Sequence[Float[Tensor, "b d h w"]]:
-        """Return the maps before each halving, and the last one.
+    def __call__(self, pictures: Pictures) -> Sequence[Tensor]:
+        """Return the maps before each halving, and the last one, each (b, d, h, w) of its own.
 
         Args:
             pictures: values in [-1, 1], with the CLIP's channels, sides a multiple of its patch.
