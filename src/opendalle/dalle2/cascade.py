@@ -12,9 +12,11 @@ and back: a picture --CLIP picture tower--> z_i; --codec, inverted decoder--> x_
 Source: unCLIP, arXiv:2204.06125, sections 2 and 3.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -53,12 +55,12 @@ class Cascade:
     def __init__(self, parts: Dalle2Parts, config: Dalle2Config) -> None:
         self.parts, self.config = parts, config
         self.device = parts.prior.query.device
-        self.priors: dict[str, Prior] = {
+        own: dict[str, Prior] = {
             OWN_PRIOR: DiffusionDraws(parts.prior, config.prior, parts.guess),
             "none": TextAsPicture(),
             "caption": CaptionOnly(),
-            **parts.priors,
         }
+        self.priors = ChainMap(own, cast(MutableMapping[str, Prior], parts.priors))  # only looked up: loads no other
         self._schedules = {
             name: stage.make_schedule()
             for name in ("decoder", *ENLARGING)  # the prior keeps its own

@@ -4,7 +4,7 @@ A model folder holds its own networks and names the sibling folders that it need
 CLIP and one codec serve several generations, and none can be mixed up with another.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from reprlib import repr as repr_short
 from types import MappingProxyType
@@ -262,16 +262,42 @@ def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
     return Dalle2(parts, config, {"model": model.path.name, "sha256": model.sha256}, clip.sha256)
 
 
-def _load_priors(model: ModelFolder, device: torch.device) -> dict[str, Prior]:
-    """Load the priors of a folder by the names that are asked for; they belong to one CLIP, which must be there."""
+class Priors(Mapping[str, Prior]):
+    """The priors of a folder by the names that are asked for, each loaded when it first is: a picture needs one.
+
+    Args:
+        model: the folder.
+        device: where their networks go.
+
+    Raises:
+        BadModel: when it holds a prior of an unknown kind; when one is asked for whose weights are damaged.
+    """
+
+    def __init__(self, model: ModelFolder, device: torch.device) -> None:
+        self._parts = {name: part for name, part in model.parts.items() if name != PRIORS_HEAD}
+        self._device, self._loaded = device, dict[str, Prior]()
+        if unknown := [name for name in self._parts if f"dalle2-prior-{name}" not in NETWORKS]:
+            raise BadModel(f"{model.path} with a prior {unknown[0]!r}", "one that opendalle knows", "Update opendalle?")
+
+    def __getitem__(self, name: str) -> Prior:
+        if name not in self._loaded:
+            self._loaded[name] = load_network(f"dalle2-prior-{name}", self._parts[name], device=self._device)
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+def _load_priors(model: ModelFolder, device: torch.device) -> Priors:
+    """Open the priors of a folder; they belong to one CLIP, which must be there."""
     clip_of_priors(model)
-    priors: dict[str, Prior] = {}
-    for name, part in model.parts.items():
-        if name != PRIORS_HEAD:
-            if f"dalle2-prior-{name}" not in NETWORKS:
-                raise BadModel(f"{model.path} with a prior {name!r}", "one that opendalle knows", "Update opendalle?")
-            priors[name] = load_network(f"dalle2-prior-{name}", part, device=device)
-    return priors
+    return Priors(model, device)
 
 
 def clip_of_priors(model: ModelFolder) -> ModelFolder:
