@@ -31,7 +31,7 @@ def test_every_flag_reaches_the_pipeline(opendalle, pipeline, here):
     line = (
         "--count 2 --seed 9 --size 64x32 --background transparent --steps 3 --guidance 2.5 --sampler unipc --eta 0.5 "
         "--rescale 0.25 --threshold 0.9 --prior linear --prior-steps 4 --prior-guidance 1.5 --candidates 3 "
-        "--batch 2 --exact --previews 1"
+        "--batch 2 --exact --previews 1 --rank likelihood --temperature 0.8 --top-k 50 --top-p 0.9 --lookahead 4"
     )
     assert opendalle("generate", "红苹果", *line.split())[0] == 0
     asked = pipeline.asked[0]
@@ -55,6 +55,11 @@ def test_every_flag_reaches_the_pipeline(opendalle, pipeline, here):
         batch=2,
         exact=True,
         previews=1,
+        rank="likelihood",
+        temperature=0.8,
+        top_k=50,
+        top_p=0.9,
+        lookahead=4,
     )
     silent = [one.name for one in fields_of("generate") if getattr(asked, one.name) == one.default]
     assert silent == []  # a field that is added to the Request must be added to this line
