@@ -28,11 +28,12 @@ from opendalle.dalle2.pipeline import Dalle2
 from opendalle.data.emoji.dataset import EmojiSet, EmojiSetConfig
 from opendalle.data.emoji.world import World
 from opendalle.evaluation.metrics import bootstrap_mean
-from opendalle.pictures import composite, from_array, resize, to_array
+from opendalle.pictures import composite, contact_sheet, from_array, resize, to_array
 
 GROUNDS = ((255, 255, 255), (0, 0, 0), (0, 177, 64))
 REACH = 4  # pixels on both sides of the edge that count as its border, at 256
 OPAQUE = 128  # of 255
+GREY = (128, 128, 128)  # behind the pictures of a sheet
 
 
 def drawings(world: Path, size: int, count: int) -> Iterator[tuple[Image.Image, str]]:
@@ -116,7 +117,8 @@ def main() -> None:
     print(table(records))
     print(write("stickers", about, records))
     if asked.sheet:
-        write_sheet(rows, asked.sheet)
+        small = [picture.resize((128, 128)) for row in rows for picture in row]
+        contact_sheet(small, columns=len(rows[0]), gap=0, background=GREY).save(asked.sheet)
 
 
 def _record(name: str, numbers: Float[np.ndarray, "n 2"]) -> dict[str, object]:
@@ -128,17 +130,6 @@ def _record(name: str, numbers: Float[np.ndarray, "n 2"]) -> dict[str, object]:
         "border": round(borders.value, 1),
         "of 255": f"{borders.low:.1f} .. {borders.high:.1f}",
     }
-
-
-def write_sheet(rows: list[list[Image.Image]], out: Path) -> None:
-    """Lay all out on grey, a row a drawing."""
-    side = 128
-    sheet = Image.new("RGB", (side * len(rows[0]), side * len(rows)), "#808080")
-    for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            small = picture.resize((side, side))
-            sheet.paste(small, (x * side, y * side), small)
-    sheet.save(out)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ they are, and as the codec gives them back, which is what the upsampler meets) a
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,14 +91,7 @@ def measure(dalle: Dalle2, world: World, count: int) -> Iterator[dict[str, objec
 
 
 def _drawn(stage: UpsamplerStage, steps: int, picture: Pictures, seed: int) -> Pictures:
-    once = UpsamplerStage(
-        upsampler=stage.upsampler,
-        base=stage.base,
-        schedule=stage.schedule,
-        grid=strided(stage.schedule.num_steps, steps),
-        prediction=stage.prediction,
-        clip=stage.clip,
-    )
+    once = replace(stage, grid=strided(stage.schedule.num_steps, steps))
     size = (picture.shape[2] * stage.factor, picture.shape[3] * stage.factor)
     return enlarged(picture, size, (once,), [picture_generator(seed)])
 

@@ -1,12 +1,13 @@
 """Pictures on their way, whichever generation draws them: which they are, how long each stage took, what is told."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 
+from opendalle.base.errors import BadRequest
 from opendalle.base.records import Sample
 from opendalle.base.request import Request
 
@@ -47,6 +48,24 @@ class Stopwatch:
 def by_seed(request: Request) -> list[Row]:
     """Return one row a picture, each with a seed of its own."""
     return [Row(request, index, request.seed + index) for index in range(request.count)]
+
+
+def by_prompt(prompts: Sequence[str], seeds: Sequence[int], asked: Mapping[str, Any]) -> list[Row]:
+    """Return one row a caption, each with a request of its own.
+
+    Args:
+        prompts: captions.
+        seeds: one a caption.
+        asked: fields of `Request` without prompt, count and seed.
+
+    Raises:
+        BadRequest: when there is not one seed a caption, or a field is wrong.
+    """
+    if len(prompts) != len(seeds) or asked.get("count", 1) != 1:
+        came = f"{len(prompts)} prompts, {len(seeds)} seeds, count {asked.get('count', 1)}"
+        raise BadRequest(came, "one seed a prompt, and one picture of each")
+    requests = [Request.of(p, seed=s, **asked) for p, s in zip(prompts, seeds, strict=True)]
+    return [Row(request, 0, request.seed) for request in requests]
 
 
 def by_frame(request: Request, count: int) -> list[Row]:

@@ -117,6 +117,11 @@ class ModelFolder:
             raise BadModel(f"no part {name!r} in {self.path}", "one of " + ", ".join(sorted(self.parts)))
         return self.parts[name]
 
+    @property
+    def reference(self) -> dict[str, str]:
+        """How another folder names this one as a sibling."""
+        return {"name": self.path.resolve().name, "sha256": self.sha256}
+
     def verify(self) -> None:
         """Read every file and compare it with its sha256.
 

@@ -115,9 +115,9 @@ class DiscreteVAEObjective:
         few = slice(COMPARED)
         soft, hard = psnr(drawn[few], pictures[few]), psnr(self.codec.decode_tokens(tokens[few]), pictures[few])
         self._warnings.tell(self._range.look(pictures))
-        if self.share_done > self.config.temperature_share / 2 and self.use.is_full:
-            self._warnings.tell(collapsed(self.use.perplexity, self.codec.vocabulary, ADVICE))
         perplexity, used = self.use.perplexity, self.use.share_used
+        if self.share_done > self.config.temperature_share / 2 and self.use.is_full:
+            self._warnings.tell(collapsed(perplexity, self.codec.vocabulary, ADVICE))
         return {"perplexity": perplexity, "words_used": used, "psnr_soft": soft, "psnr_hard": hard, "gap": soft - hard}
 
 

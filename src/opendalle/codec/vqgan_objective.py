@@ -96,25 +96,26 @@ class VQGANObjective:
         config, codec, pictures = self.config, self.codec, batch.pictures
         cells = codec.cells(pictures)
         found = codec.codebook(cells)
-        self._look(pictures, found.tokens, cells, rng)
+        use = self._look(pictures, found.tokens, cells, rng)
         like = self.likeness(codec.draw(found.vectors), pictures, codec.decoder.last_layer)
         loss = like.drawer + config.codebook * found.codebook_loss + config.commitment * found.commitment
         total = {"codec": loss}
         if like.critic is not None:
             total["critic"] = like.critic
-        watch = {"commitment": found.commitment.item(), "perplexity": self.use.perplexity}
-        return Losses(total=total, watch={**like.watch, **watch, "words_used": self.use.share_used})
+        return Losses(total=total, watch={**like.watch, **use, "commitment": found.commitment.item()})
 
     @torch.no_grad()
-    def _look(self, pictures: Tensor, tokens: Tensor, cells: Grid, rng: Generator) -> None:
-        """Count words, begin idle ones anew, and warn."""
+    def _look(self, pictures: Tensor, tokens: Tensor, cells: Grid, rng: Generator) -> dict[str, float]:
+        """Count words, begin idle ones anew, and warn; return what is to be watched of their use."""
         self.use.see(tokens)
         is_full = self.use.is_full
         if self.config.renew and is_full and self.likeness.share_done < self.config.renew_until:
             self._renew(cells, rng)
         self._warnings.tell(self._range.look(pictures))
+        perplexity = self.use.perplexity
         if is_full:
-            self._warnings.tell(collapsed(self.use.perplexity, self.codec.vocabulary, ADVICE))
+            self._warnings.tell(collapsed(perplexity, self.codec.vocabulary, ADVICE))
+        return {"perplexity": perplexity, "words_used": self.use.share_used}
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -10,9 +10,9 @@ Every verb ends in the same walk, word by word in raster order.  What makes them
 Source: arXiv:2102.12092, sections 2 and 3.3.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -22,18 +22,16 @@ from torch import Generator, Tensor
 
 from opendalle.base.axes import Embeddings, Pictures
 from opendalle.base.errors import BadRequest
-from opendalle.base.jobs import Row, Stopwatch, by_seed, preview_steps, sample_of
+from opendalle.base.jobs import Row, Stopwatch, by_prompt, by_seed, preview_steps, sample_of
 from opendalle.base.protocols import Hooks
 from opendalle.base.records import Sample
 from opendalle.base.request import DENOISING_FIELDS, Request
-from opendalle.base.rng import picture_generator
 from opendalle.dalle1.drawing import candidate_generators, drawing, fit_of_known, known_words, log_likelihood
 from opendalle.dalle1.parts import Dalle1Config, Dalle1Parts
 from opendalle.dalle1.words import PairLikelihood, Words
-from opendalle.editing import Box, Draw, Extension, Framing, Mask, cells_of, edited, extended, mask_to_text
-from opendalle.editing.drawing import Edited
+from opendalle.editing import Box, Draw, Extension, Framing, Mask, cells_of, mask_to_text
 from opendalle.editing.masks import mask_from_box
-from opendalle.editing.requested import AnyMask, EditOnce, edited_samples, mask_of
+from opendalle.editing.requested import AnyMask, edit_once, edited_samples, mask_of
 from opendalle.pictures import (
     AnyPicture,
     Given,
@@ -46,7 +44,6 @@ from opendalle.pictures import (
     to_array,
 )
 from opendalle.pictures.finishing import finished
-from opendalle.upsampling.cascade import enlarging
 from opendalle.upsampling.requested import upscaled_samples
 
 
@@ -111,13 +108,9 @@ class Dalle1:
         Raises:
             BadRequest: at once, as `generate`; or when there is not one seed a caption.
         """
-        if len(prompts) != len(seeds) or asked.get("count", 1) != 1:
-            came = f"{len(prompts)} prompts, {len(seeds)} seeds, count {asked.get('count', 1)}"
-            raise BadRequest(came, "one seed a prompt, and one picture of each")
-        requests = [Request.of(p, seed=s, **asked) for p, s in zip(prompts, seeds, strict=True)]
-        for request in requests[:1]:
-            self._check(request)
-        rows = [Row(request, 0, request.seed) for request in requests]
+        rows = by_prompt(prompts, seeds, asked)
+        for row in rows[:1]:
+            self._check(row.request)
         return self._jobs(Job(rows, Hooks(), self._told("generate")))
 
     def vary(
@@ -192,10 +185,8 @@ class Dalle1:
             BadRequest: at once, when the model has no upsampler, or the result would be too large.
         """
         given, request = take(picture), Request.of("", verb="upscale", **asked)
-        values = torch.from_numpy(to_array(given.picture))[None].to(self.words.device)
-        size = (given.picture.height * request.scale, given.picture.width * request.scale)
-        steps = enlarging(values, size, self.words.stages, [picture_generator(request.seed)])
-        return upscaled_samples(steps, request, hooks or Hooks(), self._told("upscale", given))
+        words, told = self.words, self._told("upscale", given)
+        return upscaled_samples(given, request, words.stages, hooks or Hooks(), told, words.device)
 
     def blend(self, *sources: PictureOrText, **asked: Any) -> NoReturn:
         """Refuse: there is no space of meanings between two sentences of words."""
@@ -226,9 +217,7 @@ class Dalle1:
         with torch.no_grad():
             taken = what if isinstance(what, Tensor) else take_or_text(what)
             if isinstance(taken, str):
-                packed = self.parts.tokenizer.pack([taken], clip.config.context)
-                ids, mask = (torch.from_numpy(one).to(words.device) for one in (packed.ids, packed.mask))
-                return clip.encode_text(ids, mask).pooled
+                return clip.encode_text(*words.as_clip_reads(taken)).pooled
             values = taken if isinstance(taken, Tensor) else self._tensor(taken)
             return torch.nn.functional.normalize(clip.encode_pictures(words.as_clip_sees(values)), dim=-1)
 
@@ -296,7 +285,7 @@ class Dalle1:
                     shown = [place for place in range(first, end) if place % count == 0]  # first candidates
                     pictures = words.half_drawn(tokens[[place - first for place in shown]])
                     yield from self._samples([rows[place // count] for place in shown], pictures, job, watch, tokens)
-                    watch.last = time.perf_counter()  # what the caller does with a preview is not ours
+                    watch.pause()
             found.append(tokens)
         watch.lap("transformer")
         tokens = torch.cat(found).unflatten(0, (len(rows), count))
@@ -326,20 +315,9 @@ class Dalle1:
         self, given: Given, where: Mask | Extension, request: Request, hooks: Hooks | None, told: Mapping[str, Any]
     ) -> Iterator[Sample]:
         self._check_words(request, hooks)
-        return edited_samples(self._edit_once(given, where, request), request, hooks or Hooks(), told)
-
-    def _edit_once(self, given: Given, where: Mask | Extension, request: Request) -> EditOnce:
-        """Check an edit, and return what carries it out once for each picture that is wanted."""
-        side, framing = self.sizes[-1], Framing(context=request.context)
-
-        def run(generator: Generator) -> Iterator[Edited]:
-            draw = self._drawing_frames(request, generator)
-            if isinstance(where, Extension):
-                return extended(given.picture, where, draw, side, framing)
-            return edited(given.picture, where, draw, side, framing)
-
-        run(torch.Generator())  # refuses at once; nothing is drawn before a state is asked for
-        return run
+        framing = Framing(context=request.context)
+        run = edit_once(given, where, partial(self._drawing_frames, request), self.sizes[-1], framing)
+        return edited_samples(run, request, hooks or Hooks(), told)
 
     def _drawing_frames(self, request: Request, generator: Generator) -> Draw:
         """Draw frames of one picture, each several times; kept is the one that what is known goes on from best."""

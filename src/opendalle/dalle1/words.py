@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from opendalle.base.axes import Pictures
+from opendalle.base.axes import Mask, Pictures, Tokens
 from opendalle.base.errors import BadRequest
 from opendalle.base.request import Request
 from opendalle.clip.rerank import rerank
@@ -156,14 +156,23 @@ class Words:
         if len(tokens) == 1:
             return 0
         if rank == "clip" and prompt and self.parts.clip is not None:
-            packed = self.parts.tokenizer.pack([prompt], self.parts.clip.config.context)
-            ids, mask = (torch.from_numpy(one).to(self.device) for one in (packed.ids, packed.mask))
-            return rerank(self.parts.clip, self.as_clip_sees(self.decode(tokens)), ids, mask).best
+            return rerank(self.parts.clip, self.as_clip_sees(self.decode(tokens)), *self.as_clip_reads(prompt)).best
         network = self.parts.transformer
         said = log_likelihood(network, self.read([prompt] * len(tokens)), tokens).sum(dim=1)
         if rank == "gain" and prompt:
             said = said - log_likelihood(network, empty_text(network, len(tokens)), tokens).sum(dim=1)
         return int(said.argmax())
+
+    def as_clip_reads(self, caption: str) -> tuple[Tokens, Mask]:
+        """Spell a caption for CLIP, one row; True where a token is real.
+
+        Args:
+            caption: any.
+        """
+        clip = self.parts.clip
+        assert clip is not None
+        packed = self.parts.tokenizer.pack([caption], clip.config.context)
+        return torch.from_numpy(packed.ids).to(self.device), torch.from_numpy(packed.mask).to(self.device)
 
     def as_clip_sees(self, pictures: Pictures) -> Float[Tensor, "b c2 h2 w2"]:
         """Fit the codec's pictures to CLIP's size and channels.

@@ -1,9 +1,9 @@
-"""Editing and enlarging with a DALL·E 2: what the rooms below ask of a generation.
+"""Editing with a DALL·E 2: what the room below asks of a generation.
 
 Source: the paper does not describe it, the production model had it; GLIDE, arXiv:2112.10741, section 2.4.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -14,15 +14,14 @@ from opendalle.base.axes import Embeddings
 from opendalle.base.request import Request
 from opendalle.dalle2.cascade import Cascade
 from opendalle.dalle2.parts import Latent, Prompted
-from opendalle.editing import Draw, Edited, Extension, Framing, Mask, cells_of, edited, extended
-from opendalle.editing.requested import EditOnce
+from opendalle.editing import Draw, Extension, Framing, Mask, cells_of
+from opendalle.editing.requested import EditOnce, edit_once
 from opendalle.pictures import Given, composite, from_array, resize, to_array
 from opendalle.samplers.sample import last_state
-from opendalle.upsampling.cascade import EnlargeStep, enlarging
 
 
 class Edits:
-    """The edits and enlargements of one cascade.
+    """The edits of one cascade.
 
     Args:
         cascade: the networks.
@@ -51,31 +50,11 @@ class Edits:
             BadPicture: when the picture cannot be edited.
             BadRequest: when the mask does not fit it.
         """
-        side, framing = self.cascade.sizes[-1], Framing(context=request.context)
 
-        def run(generator: Generator) -> Iterator[Edited]:
-            draw = self.drawing(request, generator, lambda: self._begun(request, generator, embedding))
-            if isinstance(where, Extension):
-                return extended(given.picture, where, draw, side, framing)
-            return edited(given.picture, where, draw, side, framing)
+        def drawing(generator: Generator) -> Draw:
+            return self.drawing(request, generator, lambda: self._begun(request, generator, embedding))
 
-        run(torch.Generator())  # refuses at once; nothing is drawn before a state is asked for
-        return run
-
-    def enlarging(self, given: Given, scale: int, generator: Generator) -> Iterator[EnlargeStep]:
-        """Enlarge any picture with the upsamplers, one record a step.
-
-        Args:
-            given: of any size.
-            scale: how many times its sides grow.
-            generator: all its chance.
-
-        Raises:
-            BadRequest: at once, when there is no upsampler, or the result would be too large.
-        """
-        values = torch.from_numpy(to_array(given.picture))[None].to(self.cascade.device)
-        size = (given.picture.height * scale, given.picture.width * scale)
-        return enlarging(values, size, self.cascade.stages, [generator])
+        return edit_once(given, where, drawing, self.cascade.sizes[-1], Framing(context=request.context))
 
     def drawing(self, request: Request, generator: Generator, begin: Callable[[], tuple[Prompted, Latent]]) -> Draw:
         """Return what draws frames of one picture: one meaning and one chance for all of them.

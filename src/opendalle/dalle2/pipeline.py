@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 
 from opendalle.base.axes import Embeddings, Pictures
 from opendalle.base.errors import BadRequest
-from opendalle.base.jobs import Row, Stopwatch, by_frame, by_seed, preview_steps, sample_of
+from opendalle.base.jobs import Row, Stopwatch, by_frame, by_prompt, by_seed, preview_steps, sample_of
 from opendalle.base.protocols import Hooks
 from opendalle.base.records import Sample
 from opendalle.base.request import TOKEN_FIELDS, Request
@@ -124,12 +124,8 @@ class Dalle2(Probes):
         Raises:
             BadRequest: at once, as `generate`; or when there is not one seed a caption.
         """
-        if len(prompts) != len(seeds) or asked.get("count", 1) != 1:
-            came = f"{len(prompts)} prompts, {len(seeds)} seeds, count {asked.get('count', 1)}"
-            raise BadRequest(came, "one seed a prompt, and one picture of each")
-        requests = [Request.of(p, seed=s, **asked) for p, s in zip(prompts, seeds, strict=True)]
-        plan = next((self._check(request) for request in requests), None)
-        rows = [Row(request, 0, request.seed) for request in requests]
+        rows = by_prompt(prompts, seeds, asked)
+        plan = next((self._check(row.request) for row in rows), None)
         return self._jobs(Job(rows, self._drawing(Hooks(), None), Hooks(), self._told("generate"), plan=plan))
 
     def embed(self, what: PictureOrText | Pictures) -> Embeddings:
@@ -277,8 +273,8 @@ class Dalle2(Probes):
             BadRequest: at once, when the model has no upsampler, or the result would be too large.
         """
         given, request = take(picture), Request.of("", verb="upscale", **asked)
-        steps = self._edits.enlarging(given, request.scale, picture_generator(request.seed))
-        return upscaled_samples(steps, request, hooks or Hooks(), self._told("upscale", given))
+        cascade, told = self.cascade, self._told("upscale", given)
+        return upscaled_samples(given, request, cascade.stages, hooks or Hooks(), told, cascade.device)
 
     def _check(self, request: Request, *, can_grow: bool = True) -> SizePlan | None:
         """Refuse what cannot be carried out; say how the size is made, None where it is drawn natively."""

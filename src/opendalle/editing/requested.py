@@ -12,7 +12,8 @@ from opendalle.base.protocols import Hooks
 from opendalle.base.records import Sample
 from opendalle.base.request import Request
 from opendalle.base.rng import picture_generator
-from opendalle.editing.drawing import Edited
+from opendalle.editing.drawing import Draw, Edited, edited, extended
+from opendalle.editing.frames import Framing
 from opendalle.editing.masks import Box, Mask, mask_from_alpha, mask_from_box, mask_from_white
 from opendalle.editing.outpainting import Extension
 from opendalle.pictures import AnyPicture, Given, composite, take
@@ -49,11 +50,37 @@ def mask_of(given: Given, mask: AnyMask | None, request: Request) -> Mask | Exte
     return (mask_from_white if request.mask_white else mask_from_alpha)(take(mask).picture)
 
 
+def edit_once(
+    given: Given, where: Mask | Extension, drawing: Callable[[Generator], Draw], side: int, framing: Framing
+) -> EditOnce:
+    """Check an edit, and return what carries it out once for each picture that is wanted.
+
+    Args:
+        given: the picture.
+        where: the mask, or the new ground.
+        drawing: from the chance of one picture to what draws its frames.
+        side: of a frame that the model draws, in pixels.
+        framing: how frames lie.
+
+    Raises:
+        BadPicture: when the picture cannot be edited.
+        BadRequest: when the mask does not fit it.
+    """
+
+    def run(generator: Generator) -> Iterator[Edited]:
+        if isinstance(where, Extension):
+            return extended(given.picture, where, drawing(generator), side, framing)
+        return edited(given.picture, where, drawing(generator), side, framing)
+
+    run(Generator())  # refuses at once; nothing is drawn before a state is asked for
+    return run
+
+
 def edited_samples(run: EditOnce, request: Request, hooks: Hooks, told: Mapping[str, Any]) -> Iterator[Sample]:
     """Carry an edit out for every picture that is wanted; with previews, show it after each frame.
 
     Args:
-        run: from `Edits.begin`.
+        run: from `edit_once`.
         request: count, seed, background, previews.
         hooks: guards.
         told: of the recipe: model, verb, inputs.

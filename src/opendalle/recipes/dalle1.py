@@ -24,17 +24,18 @@ from opendalle.pretrained.kinds import find_model
 from opendalle.recipes.card import card_of
 from opendalle.recipes.clip import clip as clip_recipe
 from opendalle.recipes.command import main
+from opendalle.recipes.dalle2_folder import PIPELINE, named_siblings
 from opendalle.recipes.data import open_set, some_captions
 from opendalle.recipes.dvae import dvae as dvae_recipe
+from opendalle.recipes.pairs import num_held_out
 from opendalle.recipes.stage import Stage, Work
 from opendalle.recipes.upsampler import upsampler as upsampler_recipe
 from opendalle.recipes.vqgan import vqgan as vqgan_recipe
-from opendalle.recipes.word_pairs import WordBatches, WordEncoders, WordPairsPlan, num_held_out
+from opendalle.recipes.word_pairs import WordBatches, WordEncoders, WordPairsPlan
 from opendalle.training.config import AdamWConfig, TrainConfig
 from opendalle.upsampling.settings import UpsamplerSettings
 
 PRESET, STORAGE = "emoji", "int8-row"
-PIPELINE = "pipeline"  # the part that holds settings and siblings
 SETTINGS = Dalle1Config(guidance=2.0, upsampler=UpsamplerSettings())
 CODECS = ("dvae", "vqgan")
 SHOWN = 24  # captions of the set on a sheet of samples, seeds 0, 1, 2, ...
@@ -142,11 +143,8 @@ def siblings_of(model: Path) -> dict[str, Path]:
     folder = read_model(find_model(model))
     if folder.kind not in ("dalle1", "dalle2"):
         raise BadModel(f"{folder.path} of kind {folder.kind!r}, to take networks from", "a DALL·E 1 or 2")
-    named = folder.part(PIPELINE).config["siblings"]
     roles = {"clip": "clip", "words": "codec", "upsampler": "upsampler"}  # of a DALL·E 2 the codec has no words
-    return {
-        ours: find_model(named[theirs]["name"], beside=folder.path) for theirs, ours in roles.items() if theirs in named
-    }
+    return {roles[theirs]: place for theirs, place in named_siblings(folder, roles).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,10 +272,8 @@ def write_dalle1(
         places: role -> sibling's folder: clip, codec, and upsampler if there is one.
         card: where all comes from.
     """
-    named = {role: read_model(find_model(place)) for role, place in places.items()}
     siblings = {
-        "words" if role == "codec" else role: {"name": model.path.resolve().name, "sha256": model.sha256}
-        for role, model in named.items()
+        "words" if role == "codec" else role: read_model(find_model(place)).reference for role, place in places.items()
     }
     settings = SETTINGS if "upsampler" in places else replace(SETTINGS, upsampler=None)
     parts = {

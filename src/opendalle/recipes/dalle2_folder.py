@@ -1,7 +1,7 @@
 """A DALL·E 2 as a folder: how it is drawn from, the frozen networks it stands on, and how it is put together."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,22 @@ def siblings_of(model: Path) -> dict[str, Path]:
     if folder.kind != "dalle2":
         came = f"{folder.path} of kind {folder.kind!r}, to take CLIP, codec and upsampler from"
         raise BadModel(came, "a DALL·E 2", "Other models are given by --clip, --codec and --upsampler.")
+    return named_siblings(folder)
+
+
+def named_siblings(folder: ModelFolder, roles: Collection[str] | None = None) -> dict[str, Path]:
+    """Return where the networks lie that a generation names: role -> folder.
+
+    Args:
+        folder: of the generation.
+        roles: those wanted, as far as it names them; None: all.
+    """
     named = folder.part(PIPELINE).config["siblings"]
-    return {role: find_model(about["name"], beside=folder.path) for role, about in named.items()}
+    return {
+        role: find_model(about["name"], beside=folder.path)
+        for role, about in named.items()
+        if roles is None or role in roles
+    }
 
 
 class Shared:
@@ -134,7 +148,7 @@ def write_dalle2(
     measured = prior.part("prior").extra(NOISE_POWER)  # noqa: S610 - no database here
     upscaler = UPSCALER if "upscaler" in places else None
     settings = replace(SETTINGS, prior=replace(SETTINGS.prior, **measured), upscaler=upscaler)
-    siblings = {role: {"name": model.path.resolve().name, "sha256": model.sha256} for role, model in named.items()}
+    siblings = {role: model.reference for role, model in named.items()}
     parts = {
         "guess": Part(to_plain(guess.config), guess.state_dict(), storage="int6-row"),
         "prior": Part(to_plain(network.config), network.state_dict(), storage="int6-row"),
@@ -165,7 +179,7 @@ def name_sibling(model: Path, role: str, named: Path, out: Path) -> ModelFolder:
     if other.kind not in ROLES.get(role, ()):
         raise BadModel(f"{other.path}, a {other.kind}, as {role}", " or ".join(ROLES.get(role, ())) or "a known role")
     head = folder.part(PIPELINE).config
-    head["siblings"] |= {role: {"name": other.path.resolve().name, "sha256": other.sha256}}
+    head["siblings"] |= {role: other.reference}
     own = {"upsampler": SETTINGS.upsampler, "upscaler": UPSCALER}
     if role in own and head["settings"].get(role) is None:
         head["settings"] |= {role: to_plain(own[role])}

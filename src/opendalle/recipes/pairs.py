@@ -10,6 +10,8 @@ from opendalle.recipes.dalle2_folder import Shared
 from opendalle.recipes.data import Encode, open_set, stamps_of, write_pairs
 from opendalle.recipes.places import runs_beside, say
 
+HELD_OUT, HELD_OUT_SHARE = 2_048, 20  # pairs never trained on: so many, or one in twenty of a small store
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairsPlan:
@@ -87,3 +89,8 @@ class PairsPlan:
     def _tell(self, done: int) -> None:
         if done % 5_120 == 0:
             say(f"encoded {done:,} of {self.pairs:,}")
+
+
+def num_held_out(store: EmbeddingStore) -> int:
+    """Return how many pairs, the last ones, are never trained on."""
+    return min(HELD_OUT, len(store) // HELD_OUT_SHARE)

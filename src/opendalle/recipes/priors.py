@@ -27,14 +27,13 @@ from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
 from opendalle.recipes.dalle2_folder import Shared, siblings_of
 from opendalle.recipes.data import PairBatches
-from opendalle.recipes.pairs import PairsPlan
+from opendalle.recipes.pairs import HELD_OUT_SHARE, PairsPlan, num_held_out
 from opendalle.recipes.places import say
 from opendalle.recipes.reading import ReadCaptions
 from opendalle.recipes.stage import Fit, Stage, Work
 from opendalle.training.config import AdamWConfig, TrainConfig
 
 STORAGE = "int8-row"
-HELD_OUT, HELD_OUT_SHARE = 2_048, 20  # pairs never trained on: so many, or one in twenty of a small store
 
 
 def priors(
@@ -217,8 +216,7 @@ class PriorsPlan(PairsPlan):
     ) -> ModelFolder:
         """Write priors into one folder that names their CLIP."""
         clip = read_model(find_model(self.places["clip"]))
-        sibling = {"name": clip.path.resolve().name, "sha256": clip.sha256}
-        parts = {PRIORS_HEAD: Part({"siblings": {"clip": sibling}})}
+        parts = {PRIORS_HEAD: Part({"siblings": {"clip": clip.reference}})}
         for name, part in (stored or {}).items():
             parts[name] = Part(part.config, part.state(), storage=part.storage)
         for name, network in networks.items():
@@ -247,11 +245,6 @@ def widths_of(shared: Shared) -> dict[str, int]:
         "text_width": config.text_width,
         "num_text_tokens": config.context,
     }
-
-
-def num_held_out(store: EmbeddingStore) -> int:
-    """Return how many pairs, the last ones, are never trained on."""
-    return min(HELD_OUT, len(store) // HELD_OUT_SHARE)
 
 
 def held_out(shared: Shared, store: EmbeddingStore) -> tuple[Said, Said, torch.Tensor]:

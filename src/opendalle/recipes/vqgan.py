@@ -6,21 +6,18 @@ from pathlib import Path
 
 import torch
 
-from opendalle.checkpoint.configs import to_plain
-from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
+from opendalle.checkpoint.folder import read_model
 from opendalle.clip.features import StemFeatures
 from opendalle.codec.likeness import PatchCritic
 from opendalle.codec.vqgan import VQGAN, VQGAN_PRESETS
 from opendalle.codec.vqgan_objective import VQGANLossConfig, VQGANObjective
-from opendalle.data.loading import LoadingConfig, PictureBatches
 from opendalle.pretrained.kinds import find_model, load_folder
-from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
-from opendalle.recipes.data import open_set, stamps_of
-from opendalle.recipes.dvae import sheet_of
+from opendalle.recipes.data import stamps_of
 from opendalle.recipes.places import say
 from opendalle.recipes.stage import Stage, Work
-from opendalle.training.config import AdamWConfig, TrainConfig
+from opendalle.recipes.token_codecs import batches_for, course_of, sheet_of, write_codec
+from opendalle.training.config import AdamWConfig
 
 PERCEPTUAL, RENEW = 0.5, 0.1  # weight of a CLIP's features; below this share of an even use words begin anew
 
@@ -59,36 +56,20 @@ def vqgan(
         torch.manual_seed(seed)
         config = VQGAN_PRESETS["emoji"]
         network = VQGAN(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        source = open_set(data, network.picture_size, scenes)
-        loading = LoadingConfig(batch_size=batch_size, seed=seed, channels=network.picture_channels)
-        batches = PictureBatches(source, loading)
+        batches = batches_for(network, data, scenes, batch_size, seed)
         features = StemFeatures(load_folder(read_model(find_model(clip)))) if clip is not None else None
         loss = VQGANLossConfig(
             perceptual=PERCEPTUAL if features else 0.0, adversarial=adversarial, renew=RENEW, commitment=1.0
         )
         critic = PatchCritic(network.picture_channels) if adversarial else None
         optimiser = AdamWConfig(learning_rate=learning_rate, weight_decay=1e-4)
-
-        def finish() -> ModelFolder:
-            part = Part(to_plain(config), network.state_dict(), storage="int8-row")
-            card = card_of("vqgan", data, pictures=pictures, seed=seed)
-            return write_model(out, kind="codec-vqgan", parts={"codec": part}, card=card)
-
+        slower = {"critic": replace(optimiser, learning_rate=learning_rate / 2)} if critic else {}
         return Work(
             objective=VQGANObjective(network, loss, features=features, critic=critic, warn=say),
             batches=batches,
             draw=lambda: sheet_of(network, batches),
-            config=TrainConfig(
-                pictures=pictures,
-                batch_size=batch_size,
-                seed=seed,
-                optimiser=optimiser,
-                group_optimisers={"critic": replace(optimiser, learning_rate=learning_rate / 2)} if critic else {},
-                warmup_pictures=min(4_000, pictures // 10),
-                final_rate=0.02,
-                ema_halflife=10_000,
-            ),
-            finish=finish,
+            config=course_of(pictures, batch_size, seed, optimiser, slower),
+            finish=lambda: write_codec(out, "vqgan", config, network, data, pictures=pictures, seed=seed),
         )
 
     stamps = partial(stamps_of, data, clip=clip, adversarial=adversarial, scenes=scenes)

@@ -20,7 +20,6 @@ from opendalle.pretrained.kinds import ROLES, find_model, load_folder, load_toke
 from opendalle.recipes.pairs import PairsPlan
 from opendalle.tokenizers.bpe import BytePairTokenizer
 
-HELD_OUT, HELD_OUT_SHARE = 2_048, 20  # pairs never trained on: so many, or one in twenty of a small store
 TORN = "\ufffd"  # stands in a caption that was cut within a character
 
 
@@ -138,8 +137,3 @@ class WordBatches:
     def _spelled(self, ids: list[int], rng: np.random.Generator) -> list[int]:
         text = self.tokenizer.decode(ids)
         return ids if TORN in text else self.tokenizer.encode(text, self.dropout, rng, limit=self.ids.shape[1])
-
-
-def num_held_out(store: EmbeddingStore) -> int:
-    """Return how many pairs, the last ones, are never trained on."""
-    return min(HELD_OUT, len(store) // HELD_OUT_SHARE)
