@@ -5,13 +5,51 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Generator, Tensor
 
 from opendalle.base.axes import Pictures
 from opendalle.base.errors import require
 
 LOOKED_AT = 64  # pictures after which a wrong range can be told
+ROUNDS, BLOCK = 8, 4_096  # of the search for clusters; rows compared with all of them at once
 LEFT = 0.02  # share of the vocabulary that is in use, in words equally often used, below which a codebook has collapsed
+
+
+def nearest_rows(rows: Float[Tensor, "*n c"], words: Float[Tensor, "v c"]) -> Int[Tensor, "*n"]:
+    """Return the number of the word nearest to each row.
+
+    Args:
+        rows: any.
+        words: as wide.
+    """
+    return (words.square().sum(1) - 2 * rows @ words.T).argmin(dim=-1)
+
+
+def cluster_means(
+    rows: Float[Tensor, "n c"], count: int, rng: Generator, rounds: int = ROUNDS
+) -> Float[Tensor, "v c"]:
+    """Return the means of clusters: words that lie where cells are.
+
+    Args:
+        rows: cells.
+        count: clusters.
+        rng: from which rows the search begins, and where a cluster that lost all its rows begins anew.
+        rounds: of the search.
+
+    Raises:
+        BadConfig: when there are fewer rows than clusters.
+
+    Source: Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory 28(2), 1982.
+    """
+    require(len(rows) >= count, f"{len(rows)} cells for {count} words", "at least as many")
+    means = rows[torch.randperm(len(rows), generator=rng)[:count].to(rows.device)].clone()
+    for _ in range(rounds):
+        nearest = torch.cat([nearest_rows(some, means) for some in rows.split(BLOCK)])
+        size = torch.bincount(nearest, minlength=count).to(rows)[:, None]
+        total = torch.zeros_like(means).index_add_(0, nearest, rows)
+        fresh = rows[torch.randint(len(rows), (count,), generator=rng).to(rows.device)]
+        means = torch.where(size > 0, total / size.clamp_min(1), fresh)
+    return means
 
 
 class CodebookUse:

@@ -1,5 +1,8 @@
 """VQGAN's autoencoder: every cell is replaced by the nearest vector of a codebook.
 
+Around the codebook stands the published encoder and decoder, or those of the small KL autoencoder: a trained one then
+gives the weights to begin with, and words spread over its cells already give most of a picture back.
+
 Source: Esser et al., "Taming Transformers", arXiv:2012.09841, section 3.1; straight-through gradient and the two
 halves of the codebook's loss: van den Oord et al., arXiv:1711.00937, section 3.2, eq. 3.
 """
@@ -8,13 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from opendalle.base.axes import Grid, Pictures
 from opendalle.base.errors import require
+from opendalle.codec import kl
+from opendalle.codec.codebook import LOOKED_AT, cluster_means, nearest_rows
 from opendalle.codec.convolutional import ConvolutionalConfig, Decoder, Encoder
+from opendalle.codec.kl import KLAutoencoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +29,7 @@ class VQGANConfig:
     """Shape of the autoencoder; the defaults are the published one's with 1,024 words."""
 
     network: ConvolutionalConfig = field(default_factory=ConvolutionalConfig)  # encoder and decoder
+    small: KLAutoencoderConfig | None = None  # instead of them: those of the small autoencoder
     vocabulary: int = 1024  # words
     code_width: int = 256  # of a word's vector
     is_normalised: bool = (
@@ -69,7 +77,7 @@ class Codebook(nn.Module):
             cells: as the encoder gives them.
         """
         rows, words = self._placed(cells).permute(0, 2, 3, 1), self.vectors()
-        return (words.square().sum(1) - 2 * rows @ words.T).argmin(dim=-1)
+        return nearest_rows(rows, words)
 
     def look_up(self, tokens: Int[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
         """Return the vectors of words.
@@ -99,17 +107,47 @@ class VQGAN(nn.Module):
 
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
-        network = config.network
-        self.config = config
-        self.encoder = Encoder(network, network.grid_channels)
-        self.to_codes = nn.Conv2d(network.grid_channels, config.code_width, 1)
+        self.config, network, seen = config, config.network, config.network.grid_channels
+        if config.small is not None:
+            network, seen = config.small, 2 * config.small.grid_channels  # a posterior's mean, and its spread
+            self.encoder, self.decoder = kl.Encoder(network), kl.Decoder(network)
+        else:
+            self.encoder, self.decoder = Encoder(network, seen), Decoder(network)
+        self.to_codes = nn.Conv2d(seen, config.code_width, 1)
         self.codebook = Codebook(config)
         self.from_codes = nn.Conv2d(config.code_width, network.grid_channels, 1)
-        self.decoder = Decoder(network)
         self.picture_channels = network.picture_channels
         self.picture_size = network.picture_size
         self.vocabulary = config.vocabulary
         self.factor = network.factor
+
+    @torch.no_grad()
+    def begin_with(self, autoencoder: kl.KLAutoencoder, pictures: Pictures, rng: Generator) -> None:
+        """Take over a trained autoencoder, and spread the words over its cells: their clusters' means.
+
+        Args:
+            autoencoder: of the config's shape; a word is as wide as its grid, in unit spread.
+            pictures: that show what cells there are; at least a few cells for each word.
+            rng: from which cells the search for clusters begins.
+
+        Raises:
+            BadConfig: when the two do not fit, or there are fewer cells than words.
+        """
+        small, width = self.config.small, self.config.code_width
+        wanted = f"{autoencoder.config} with words of {autoencoder.grid_channels} numbers, as they are"
+        fits = small == autoencoder.config and width == small.grid_channels and not self.config.is_normalised
+        require(fits, f"a VQGAN of {small} with words of {width} numbers", wanted)
+        self.encoder.load_state_dict(autoencoder.encoder.state_dict())
+        self.decoder.load_state_dict(autoencoder.decoder.state_dict())
+        mean, std = autoencoder.grid_mean.flatten(), autoencoder.grid_std.flatten()
+        for layer in (self.to_codes, self.from_codes):
+            nn.init.zeros_(layer.weight)
+        self.to_codes.weight[:, :width, 0, 0] = torch.diag(1 / std)
+        self.to_codes.bias.copy_(-mean / std)
+        self.from_codes.weight[:, :, 0, 0] = torch.diag(std)
+        self.from_codes.bias.copy_(mean)
+        cells = torch.cat([self.cells(some).permute(0, 2, 3, 1).flatten(0, 2) for some in pictures.split(LOOKED_AT)])
+        self.codebook.words.weight.copy_(cluster_means(cells, self.config.vocabulary, rng))
 
     def cells(self, pictures: Pictures) -> Float[Tensor, "b c2 h2 w2"]:
         """Look at pictures in [-1, 1]; what comes is not yet words.
@@ -155,5 +193,6 @@ VQGAN_PRESETS: Mapping[str, VQGANConfig] = MappingProxyType(
             code_width=12,
             is_normalised=True,
         ),
+        "emoji-small": VQGANConfig(small=KLAutoencoderConfig(), vocabulary=4096, code_width=8),
     }
 )

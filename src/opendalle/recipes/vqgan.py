@@ -20,6 +20,7 @@ from opendalle.recipes.token_codecs import batches_for, course_of, sheet_of, wri
 from opendalle.training.config import AdamWConfig
 
 PERCEPTUAL, RENEW = 0.5, 0.1  # weight of a CLIP's features; below this share of an even use words begin anew
+CELLS_A_WORD = 32  # looked at when words are spread over the cells of a trained autoencoder
 
 
 def vqgan(
@@ -27,6 +28,9 @@ def vqgan(
     out: Path,
     *,
     clip: Path | None = None,
+    autoencoder: Path | None = None,
+    vocabulary: int = 4_096,
+    decoder_only: bool = False,
     adversarial: float = 0.0,
     pictures: int = 400_000,
     batch_size: int = 16,
@@ -44,6 +48,9 @@ def vqgan(
         data: an emoji world, or a folder of pictures with .txt captions (which it does not read).
         out: the model folder to write.
         clip: compare pictures by this CLIP's first feature maps, too.
+        autoencoder: begin with this trained codec's encoder and decoder, and words spread over its cells.
+        vocabulary: words.
+        decoder_only: leave encoder and words as a warm start gave them, so that they mean what a transformer learned.
         adversarial: weight of a critic of patches, which joins half way; 0: there is none.
         pictures: length of the run.
         batch_size: pictures a step.
@@ -54,12 +61,26 @@ def vqgan(
 
     def build() -> Work:
         torch.manual_seed(seed)
-        config = VQGAN_PRESETS["emoji"]
+        own = load_folder(read_model(find_model(autoencoder))) if autoencoder is not None else None
+        config = replace(VQGAN_PRESETS["emoji" if own is None else "emoji-small"], vocabulary=vocabulary)
+        if own is not None:
+            config = replace(config, small=own.config, code_width=own.grid_channels)
         network = VQGAN(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         batches = batches_for(network, data, scenes, batch_size, seed)
+        if own is not None:
+            looked_at = CELLS_A_WORD * vocabulary // (network.picture_size // network.factor) ** 2
+            some = [batches.batch(k).pictures for k in range(-(-looked_at // batch_size))]
+            network.begin_with(own, torch.cat(some), torch.Generator().manual_seed(seed))
+        if decoder_only:
+            network.requires_grad_(False)
+            network.from_codes.requires_grad_(True)
+            network.decoder.requires_grad_(True)
         features = StemFeatures(load_folder(read_model(find_model(clip)))) if clip is not None else None
         loss = VQGANLossConfig(
-            perceptual=PERCEPTUAL if features else 0.0, adversarial=adversarial, renew=RENEW, commitment=1.0
+            perceptual=PERCEPTUAL if features else 0.0,
+            adversarial=adversarial,
+            renew=0.0 if decoder_only else RENEW,
+            commitment=1.0,
         )
         critic = PatchCritic(network.picture_channels) if adversarial else None
         optimiser = AdamWConfig(learning_rate=learning_rate, weight_decay=1e-4)
@@ -72,7 +93,16 @@ def vqgan(
             finish=lambda: write_codec(out, "vqgan", config, network, data, pictures=pictures, seed=seed),
         )
 
-    stamps = partial(stamps_of, data, clip=clip, adversarial=adversarial, scenes=scenes)
+    stamps = partial(
+        stamps_of,
+        data,
+        clip=clip,
+        autoencoder=autoencoder,
+        vocabulary=vocabulary,
+        decoder_only=decoder_only,
+        adversarial=adversarial,
+        scenes=scenes,
+    )
     return (Stage(name="vqgan", part="codec", out=out, stamps=stamps, build=build),)
 
 
