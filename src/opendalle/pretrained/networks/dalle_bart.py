@@ -28,6 +28,7 @@ from opendalle.base.errors import BadRequest, require
 from opendalle.base.protocols import NextLogits
 from opendalle.nn.attention import AttentionContext, attention_mask
 from opendalle.nn.kv_cache import KeysValues, KVCache
+from opendalle.nn.thin import ThinLinear, thin_linear
 from opendalle.samplers import GuidedLogits
 
 
@@ -86,9 +87,9 @@ class Gated(nn.Module):
     def __init__(self, config: DalleBartConfig) -> None:
         super().__init__()
         self.norm_in = Shift(config.width, config.norm_eps)
-        self.up = nn.Linear(config.width, 2 * config.gated_width, bias=False)  # rows: gates, then what they let through
+        self.up = ThinLinear(config.width, 2 * config.gated_width)  # rows: gates, then what they let through
         self.norm = Shift(config.gated_width, config.norm_eps)
-        self.down = nn.Linear(config.gated_width, config.width, bias=False)
+        self.down = ThinLinear(config.gated_width, config.width)
 
     def forward(self, tokens: States) -> States:
         """Transform every token."""
@@ -103,8 +104,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         width, self.heads = config.width, config.heads
         self.norm_in = Shift(width, config.norm_eps)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)  # rows: all queries, all keys, all values
-        self.out = nn.Linear(width, width, bias=False)
+        self.qkv = ThinLinear(width, 3 * width)  # rows: all queries, all keys, all values
+        self.out = ThinLinear(width, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
 
     def forward(
@@ -134,9 +135,9 @@ class PromptAttention(nn.Module):
         super().__init__()
         width, self.heads = config.width, config.heads
         self.norm_in = Shift(width, config.norm_eps)
-        self.query = nn.Linear(width, width, bias=False)
-        self.kv = nn.Linear(width, 2 * width, bias=False)  # rows: all keys, all values
-        self.out = nn.Linear(width, width, bias=False)
+        self.query = ThinLinear(width, width)
+        self.kv = ThinLinear(width, 2 * width)  # rows: all keys, all values
+        self.out = ThinLinear(width, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
 
     def project(self, states: States) -> KeysValues:
@@ -205,7 +206,7 @@ class DalleBart(nn.Module):
         self.config = config
         self.encoder = Stack(config, config.text_vocabulary, config.num_text, EncoderLayer)
         self.decoder = Stack(config, config.num_rows, config.num_cells, DecoderLayer)
-        self.words_out = nn.Linear(config.width, config.num_rows, bias=False)
+        self.words_out = ThinLinear(config.width, config.num_rows)
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=0.01)  # as dalle-mini began
@@ -296,7 +297,7 @@ class DalleBart(nn.Module):
 
     def word_logits(self, states: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         """Read the codec's words out of states; the read-out's other rows are never drawn."""
-        return F.linear(states, self.words_out.weight[: self.config.picture_vocabulary])
+        return thin_linear(states, self.words_out.weight[: self.config.picture_vocabulary])
 
     def forward(self, prompts: Tokens, tokens: Int[Tensor, "b m"]) -> Float[Tensor, "b n v"]:
         """Return logits of every word that was given, and of the next one.
