@@ -12,10 +12,10 @@ Source: dalle-mini (Dayma et al., 2021), its "mini" and "mega" models, after BAR
     layers: arXiv:2002.05202; norms behind branches: NormFormer, arXiv:2110.09456.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +25,9 @@ from torch import Tensor, nn
 
 from opendalle.base.axes import Mask, States, Tokens
 from opendalle.base.errors import BadRequest, require
-from opendalle.base.protocols import NextLogits
-from opendalle.nn.attention import AttentionContext, attention_mask
+from opendalle.nn.attention import attention_mask
 from opendalle.nn.kv_cache import KeysValues, KVCache
 from opendalle.nn.thin import ThinLinear, thin_linear
-from opendalle.samplers import GuidedLogits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +126,28 @@ class SelfAttention(nn.Module):
         return self.norm(self.out(rearrange(mixed, "b k n c -> b n (k c)")))
 
 
+@dataclass(frozen=True)
+class Folded:
+    """A prompt as one attention sees it, with the attention's own matrices multiplied in.
+
+    Which token a word looks at is a product of the word's query with the token's key, and a query is a matrix applied
+    to the word; so the matrix can be applied to the key instead, once a prompt.  The same holds behind: of values and
+    the output matrix.  While prompts are short these products are smaller than the matrices, and a decoder that says
+    word after word does little but read matrices.
+    """
+
+    reads: Float[Tensor, "p km d"]  # of every head and token: what it is looked for by
+    writes: Float[Tensor, "p km d"]  # of every head and token: what is added when it is looked at
+
+
+@dataclass(frozen=True)
+class ReadPrompts:
+    """Prompts as the decoder needs them, read once; rows of words are grouped by prompt."""
+
+    layers: tuple[KeysValues | Folded, ...]  # one a decoder layer
+    mask: Bool[Tensor, "p m"]  # True where a token of a prompt is real
+
+
 class PromptAttention(nn.Module):
     """Words look at the prompt, between two norms."""
 
@@ -140,22 +160,43 @@ class PromptAttention(nn.Module):
         self.out = ThinLinear(width, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
 
-    def project(self, states: States) -> KeysValues:
-        """Compute a prompt's keys and values; they stay as long as the prompt does."""
-        keys, values = rearrange(self.kv(states), "b m (two k c) -> two b k m c", two=2, k=self.heads)
+    def project(self, states: Float[Tensor, "p m d"]) -> KeysValues:
+        """Compute keys and values of prompts; they stay as long as the prompts do."""
+        keys, values = rearrange(self.kv(states), "p m (two k c) -> two p k m c", two=2, k=self.heads)
         return KeysValues(keys.contiguous(), values.contiguous())
 
-    def forward(self, tokens: States, prompt: KeysValues, mask: Bool[Tensor, "#b 1 #n m"] | None) -> States:
-        """Let every word look at the prompt.
+    def fold(self, prompt: KeysValues) -> Folded:
+        """Multiply the matrices of this attention into keys and values.
 
         Args:
-            tokens: states of words.
             prompt: from `project`.
-            mask: True where a token of the prompt is real; None: all are.
         """
-        queries = rearrange(self.query(self.norm_in(tokens)), "b n (k c) -> b k n c", k=self.heads)
-        mixed = F.scaled_dot_product_attention(queries, prompt.keys, prompt.values, attn_mask=mask)
-        return self.norm(self.out(rearrange(mixed, "b k n c -> b n (k c)")))
+        query = rearrange(self.query.weight, "(k c) d -> k c d", k=self.heads) * prompt.keys.shape[-1] ** -0.5
+        out = rearrange(self.out.weight, "d (k c) -> k c d", k=self.heads)
+        return Folded(reads=(prompt.keys @ query).flatten(1, 2), writes=(prompt.values @ out).flatten(1, 2))
+
+    def forward(
+        self, tokens: Float[Tensor, "b n d"], prompt: KeysValues | Folded, mask: Bool[Tensor, "p m"]
+    ) -> Float[Tensor, "b n d"]:
+        """Let every word look at its prompt.
+
+        Args:
+            tokens: states of words; as many rows a prompt, those of a prompt together.
+            prompt: from `project`, or from `fold`.
+            mask: True where a token of a prompt is real.
+        """
+        asking = rearrange(self.norm_in(tokens), "(p g) n d -> p (g n) d", p=len(mask))
+        if isinstance(prompt, Folded):
+            near = rearrange(asking @ prompt.reads.mT, "p q (k m) -> p q k m", k=self.heads)
+            looks = near.masked_fill(~mask[:, None, None], float("-inf")).softmax(dim=-1)
+            found = looks.flatten(2) @ prompt.writes
+        else:
+            queries = rearrange(self.query(asking), "p q (k c) -> p k q c", k=self.heads)
+            mixed = F.scaled_dot_product_attention(
+                queries, prompt.keys, prompt.values, attn_mask=mask[:, None, None].expand(-1, -1, queries.shape[2], -1)
+            )
+            found = self.out(rearrange(mixed, "p k q c -> p q (k c)"))
+        return self.norm(found).view_as(tokens)
 
 
 class EncoderLayer(nn.Module):
@@ -223,8 +264,8 @@ class DalleBart(nn.Module):
             states = cast(EncoderLayer, layer)(states, is_real[:, None, None])
         return self.encoder.norm(states)
 
-    def read(self, prompts: Tokens) -> AttentionContext:
-        """Read prompts once for all words: keys and values of every decoder layer, as far as the longest prompt goes.
+    def read(self, prompts: Tokens) -> ReadPrompts:
+        """Read prompts once for all words, as far as the longest goes; fold them where that makes them smaller.
 
         Args:
             prompts: tokens, padded at the end, as `padded_prompts` gives them.
@@ -232,15 +273,18 @@ class DalleBart(nn.Module):
         Raises:
             BadRequest: when a prompt is longer than the network reads, or has no token.
         """
-        is_real = prompts != self.config.pad
-        if prompts.shape[1] > self.config.num_text or not bool(is_real.any(dim=1).all()):
+        config, is_real = self.config, prompts != self.config.pad
+        if prompts.shape[1] > config.num_text or not bool(is_real.any(dim=1).all()):
             came = f"prompts of shape {tuple(prompts.shape)}"
-            raise BadRequest(came, f"1 to {self.config.num_text} tokens each, then padding")
+            raise BadRequest(came, f"1 to {config.num_text} tokens each, then padding")
         longest = int((is_real * torch.arange(1, prompts.shape[1] + 1, device=prompts.device)).max())
         prompts, is_real = prompts[:, :longest], is_real[:, :longest]
-        states = self.encode(prompts, is_real)
-        layers = [cast(DecoderLayer, layer) for layer in self.decoder.layers]
-        return AttentionContext(tuple(layer.prompt.project(states) for layer in layers), is_real)
+        states, read = self.encode(prompts, is_real), list[KeysValues | Folded]()
+        for layer in self.decoder.layers:
+            attention = cast(DecoderLayer, layer).prompt
+            prompt = attention.project(states)
+            read.append(attention.fold(prompt) if prompts.numel() <= config.width // config.heads else prompt)
+        return ReadPrompts(tuple(read), is_real)
 
     def new_cache(self, batch: int, dtype: torch.dtype | None = None) -> KVCache:
         """Make an empty cache for the words of `batch` pictures.
@@ -264,13 +308,13 @@ class DalleBart(nn.Module):
         )
 
     def states(
-        self, tokens: Int[Tensor, "b m"], context: AttentionContext, cache: KVCache | None = None
+        self, tokens: Int[Tensor, "b m"], context: ReadPrompts, cache: KVCache | None = None
     ) -> Float[Tensor, "b n d"]:
         """Return what the logits of the words that follow are read from.
 
         Args:
             tokens: words of the picture so far, all of them; fewer than a picture has.
-            context: from `read`, one prompt a row.
+            context: from `read`; as many rows a prompt, those of a prompt together.
             cache: what was computed of them before; None: everything is computed, one state a word and one before.
 
         Raises:
@@ -285,11 +329,10 @@ class DalleBart(nn.Module):
         mask = None  # a single word sees all before it
         if num_new > 1:
             mask = attention_mask(None, num_new, seen + num_new, is_causal=True, device=x.device)
-        to_prompt = context.mask_with(0)
         for index, one in enumerate(self.decoder.layers):
             layer = cast(DecoderLayer, one)
             x = x + layer.attention(x, mask, cache=cache, layer=index)
-            x = x + layer.prompt(x, context.layers[index], to_prompt)
+            x = x + layer.prompt(x, context.layers[index], context.mask)
             x = x + layer.mlp(x)
         if cache is not None:
             cache.advance(num_new)
@@ -299,7 +342,7 @@ class DalleBart(nn.Module):
         """Read the codec's words out of states; the read-out's other rows are never drawn."""
         return thin_linear(states, self.words_out.weight[: self.config.picture_vocabulary])
 
-    def forward(self, prompts: Tokens, tokens: Int[Tensor, "b m"]) -> Float[Tensor, "b n v"]:
+    def forward(self, prompts: Tokens, tokens: Int[Tensor, "b m"]) -> Float[Tensor, "b q v"]:
         """Return logits of every word that was given, and of the next one.
 
         Args:
@@ -307,80 +350,6 @@ class DalleBart(nn.Module):
             tokens: words of the picture, fewer than it has.
         """
         return self.word_logits(self.states(tokens, self.read(prompts)))
-
-
-class PromptLogits:
-    """What the network says of the words after prompts: a `NextLogits`, without guidance.
-
-    Args:
-        network: in evaluation mode.
-        context: from `DalleBart.read`; one prompt a row of tokens.
-    """
-
-    def __init__(self, network: DalleBart, context: AttentionContext) -> None:
-        self.network, self.context = network, context
-
-    def __call__(self, tokens: Int[Tensor, "b n"], cache: Any) -> Float[Tensor, "b v"]:
-        """Return logits of the word that follows; without a cache everything is computed anew."""
-        return self.network.word_logits(self.network.states(tokens, self.context, cache)[:, -1])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """What `sample_tokens` needs to draw pictures after prompts."""
-
-    next_logits: NextLogits
-    cache: KVCache
-    tokens: Int[Tensor, "b 0"]  # no word yet, one row a picture
-
-
-def drawing(
-    network: DalleBart, prompts: Tokens, guidance: float | Float[Tensor, " b"] = 1.0, *, count: int = 1
-) -> Drawing:
-    """Make ready to draw: prompts are read once, and once the empty prompt, if there is guidance.
-
-    Args:
-        network: in evaluation mode.
-        prompts: from `padded_prompts`.
-        guidance: away from the empty prompt; 1 is off; one number, or one a picture.  dalle-mini drew with 10, min-dalle
-            with 16.
-        count: pictures a prompt; those of a prompt stand together.
-
-    Source: guidance of logits ("super conditioning", Katherine Crowson, 2022): arXiv:2203.13131, section 3.4.
-    """
-    num, device = len(prompts), prompts.device
-    rows = torch.arange(num, device=device).repeat_interleave(count)
-    is_guided = bool((torch.as_tensor(guidance) != 1).any())
-    if is_guided:
-        empty = padded_prompts([()], network.config).to(device)
-        prompts = torch.cat([prompts, F.pad(empty, (0, prompts.shape[1] - empty.shape[1]), value=network.config.pad)])
-        rows = torch.cat([rows, torch.full_like(rows, num)])
-    said: NextLogits = PromptLogits(network, network.read(prompts).rows(rows))
-    if is_guided:
-        said = GuidedLogits(said, guidance)
-    tokens = prompts.new_zeros(num * count, 0)
-    return Drawing(next_logits=said, cache=network.new_cache(len(rows)), tokens=tokens)
-
-
-def padded_prompts(prompts: Sequence[Sequence[int]], config: DalleBartConfig) -> Tokens:
-    """Put prompts between their first and last token, and fill the places behind.
-
-    A prompt that is too long loses its tail, but never its last token: min-dalle cuts that off, too.
-
-    Args:
-        prompts: token numbers of each; none at all is the empty prompt.
-        config: which tokens, and how many places there are.
-
-    Raises:
-        BadRequest: when a number is beyond the table, as one of the published "mini" tokenizer is.
-    """
-    kept = [tuple(one)[: config.num_text - 2] for one in prompts]
-    for token in (token for one in kept for token in one):
-        if not 0 <= token < config.text_vocabulary:
-            raise BadRequest(f"the token {token}", f"0 to {config.text_vocabulary - 1}", "Take it as an unknown one?")
-    longest = max((len(one) for one in kept), default=0) + 2
-    rows = [[config.begin, *one, config.end] + [config.pad] * (longest - len(one) - 2) for one in kept]
-    return torch.tensor(rows, dtype=torch.long).reshape(len(rows), longest)
 
 
 DALLE_BART_PRESETS: Mapping[str, DalleBartConfig] = MappingProxyType(
