@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from measuring.clock import Spread, ratio, spread, take_turns
 from measuring.peers import import_from, require_equal
 from measuring.report import describe, is_busy, machine, table, write
-from torch import Tensor
-
 from opendalle.pretrained.maps.karlo import split_folders
 from opendalle.pretrained.maps.min_dalle import dalle_bart_table, word_decoder_table
 from opendalle.pretrained.networks.dalle_bart import DALLE_BART_PRESETS, DalleBart, DalleBartConfig
