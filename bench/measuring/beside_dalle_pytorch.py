@@ -85,7 +85,7 @@ def their_network(package: Any, shape: Shape, pattern: str, *, decodes: bool) ->
         heads=shape.heads,
         dim_head=shape.width // shape.heads,
         attn_types=KINDS[pattern],
-        shift_tokens=False,  # with them, its words with a cache are others than without
+        shift_tokens=False,  # with it, words after several that were read at once are others with a cache than without
         share_input_output_emb=True,
         optimize_for_inference=decodes,
     )
@@ -182,28 +182,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("path", type=Path, help="checkout of DALLE-pytorch")
     parser.add_argument("--shape", choices=tuple(SHAPES), default="small", help="sizes of the networks")
     parser.add_argument("--repeats", type=int, default=5, help="turns, besides one to warm up")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of torch, one after another")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--needs", type=Path, help=f"folder where pip put {' and '.join(NEEDED)}")
     parser.add_argument("--out", type=Path, help="folder of the JSON; default bench/results")
     asked = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     if asked.needs:
         sys.path.append(str(asked.needs))
-    torch.set_num_threads(asked.threads[0])
+    torch.set_num_threads(asked.threads)
     about = machine() | {"shape": asked.shape, "repeats": asked.repeats}
     print(f"{describe(about)}; shape {asked.shape}", flush=True)
     codecs = {"dalle_pytorch.vae": Anything("dalle_pytorch.vae")}  # published autoencoders, and their downloads
     package = import_from(asked.path, "dalle_pytorch.dalle_pytorch", ("pkg_resources",), codecs)
     rows = []
-    for threads in asked.threads:
-        torch.set_num_threads(threads)
-        for measured in (training, decoding):
-            rows += [measured(package, SHAPES[asked.shape], pattern, asked.repeats) for pattern in KINDS]
+    for measured in (training, decoding):
+        rows += [measured(package, SHAPES[asked.shape], pattern, asked.repeats) for pattern in KINDS]
     print(table(rows))
     if is_busy(about):
         print("the machine was busy: read times_cpu")
     plain = [{key: vars(one) if isinstance(one, Spread) else one for key, one in row.items()} for row in rows]
-    print(write(f"dalle-pytorch-{asked.shape}", about, plain, asked.out).name)
+    print(write(f"dalle-pytorch-{asked.shape}-{asked.threads}", about, plain, asked.out).name)
 
 
 if __name__ == "__main__":
