@@ -41,6 +41,9 @@ def test_gradients_are_those_of_a_linear_layer() -> None:
     assert torch.equal(layer.weight.grad, wanted)
 
 
-@pytest.mark.parametrize(("rows", "slab"), [(3072, 128), (5460, 105), (60, 60), (131, 0), (8, 0), (16_384, 128)])
-def test_slabs_divide_the_rows(rows: int, slab: int) -> None:
-    assert slab_of(rows) == slab
+@pytest.mark.parametrize(
+    ("rows", "most", "slab"),
+    [(3072, 128, 128), (5460, 128, 105), (5460, 32, 30), (60, 128, 60), (131, 128, 0), (8, 32, 0)],
+)
+def test_slabs_divide_the_rows(rows: int, most: int, slab: int) -> None:
+    assert slab_of(rows, most) == slab

@@ -6,13 +6,15 @@ slabs of some rows, the same matrix is a batch of small products, for which noth
 threads share.  The numbers are the same but for rounding.
 """
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 MOST_TOKENS = 48  # above, rearranging pays
-SLAB = 128  # rows of a slab, at most
+FEWEST_TOKENS, SMALL_SLAB, SLAB = 3, 32, 128  # rows of a slab, at most: for so few tokens, and for more
 LEAST_SLAB = 16  # where the rows have no divisor in between, the general routine serves
 
 
@@ -41,7 +43,7 @@ def thin_linear(tokens: Float[Tensor, "*b d"], weight: Float[Tensor, "d2 d"]) ->
     """
     rows, width = weight.shape
     count = tokens.numel() // width
-    slab = slab_of(rows)
+    slab = slab_of(rows, SMALL_SLAB if count <= FEWEST_TOKENS else SLAB)
     is_plain = weight.device.type != "cpu" or weight.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
     if is_plain or torch.is_grad_enabled() or not 1 < count <= MOST_TOKENS or slab == 0:
         return F.linear(tokens, weight)
@@ -50,10 +52,12 @@ def thin_linear(tokens: Float[Tensor, "*b d"], weight: Float[Tensor, "d2 d"]) ->
     return products.transpose(0, 1).reshape(*tokens.shape[:-1], rows)
 
 
-def slab_of(rows: int) -> int:
-    """Return the largest number of rows that divides them and is no larger than a slab; 0: there is none.
+@cache
+def slab_of(rows: int, most: int) -> int:
+    """Return the largest number that divides the rows and is no larger than a slab may be; 0: there is none.
 
     Args:
         rows: of a matrix.
+        most: rows of a slab.
     """
-    return next((slab for slab in range(min(SLAB, rows), LEAST_SLAB - 1, -1) if rows % slab == 0), 0)
+    return next((slab for slab in range(min(most, rows), LEAST_SLAB - 1, -1) if rows % slab == 0), 0)
