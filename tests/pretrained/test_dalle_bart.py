@@ -4,6 +4,7 @@ Against min-dalle's own code it is compared by `bench/autoregressive.py --min-da
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def network(config: DalleBartConfig = CONFIG, seed: int = 0) -> DalleBart:
     return spread(DalleBart(config))
 
 
-def spread(module: nn.Module) -> nn.Module:
+def spread(module: Any) -> Any:
     for weight in module.parameters():
         nn.init.normal_(weight, std=0.3)
     return module.eval().requires_grad_(False)
@@ -155,7 +156,7 @@ def test_the_scanned_layout() -> None:
         *(f"LayerNorm_{place}" for place in range(4)),
     ]
     assert layers["GLU_0"]["Dense_1"]["kernel"].shape == (2, 32, 24)
-    second = net.decoder.layers[1]
+    second: Any = net.decoder.layers[1]
     assert torch.equal(layers["GLU_0"]["Dense_1"]["kernel"][1], second.mlp.up.weight[24:].T)
     assert torch.equal(layers["FlaxBartAttention_1"]["v_proj"]["kernel"][1], second.prompt.kv.weight[32:].T)
     assert torch.equal(layers["LayerNorm_3"]["scale"][1], second.prompt.norm.weight)
