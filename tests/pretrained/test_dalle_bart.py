@@ -244,3 +244,16 @@ def test_greedy_words_are_the_same_without_a_cache() -> None:
     [*_, cached] = sample_tokens(drawn.next_logits, drawn.tokens, 16, cache=drawn.cache, **greedy)
     [*_, anew] = sample_tokens(drawn.next_logits, drawn.tokens, 16, **greedy)
     assert torch.equal(cached.tokens, anew.tokens)
+
+
+def test_the_cache_has_the_precision_of_the_network() -> None:
+    net, prompts = network(), padded_prompts([(5, 6, 7)], CONFIG)
+    wanted = drawing(net, prompts, 4.0)
+    exact = wanted.next_logits(wanted.tokens, wanted.cache)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        automatic = drawing(net, prompts, 4.0)
+        said = automatic.next_logits(automatic.tokens, automatic.cache)
+    half = drawing(network().to(torch.bfloat16), prompts, 4.0)
+    assert {automatic.cache.keys.dtype, half.cache.keys.dtype} == {torch.bfloat16}
+    for logits in (said, half.next_logits(half.tokens, half.cache)):
+        assert torch.corrcoef(torch.stack([logits[0].float(), exact[0]]))[0, 1] > 0.98
