@@ -2,10 +2,9 @@
 
     python bench/patterns.py --picture docs/dalle1/patterns.png
 
-The table counts, for every preset of the transformer, how many of the picture's words a word looks at in a layer of each
-pattern, on average over the grid, and how many tokens with the caption; the last column compares all layers with as
-many dense ones.  The picture asks the same of one cell.  Nothing in it is drawn by hand: both come from
-`dalle1/patterns.py`, which the network reads, too.
+The table counts, for every preset of the transformer, how many of the picture's words a word looks at in a layer of
+each pattern, on average over the grid, and how many tokens with the caption; the last column compares with a dense
+layer.  The picture asks the same of one cell.  Both come from `dalle1/patterns.py`, which the network reads, too.
 """
 
 import argparse

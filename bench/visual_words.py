@@ -5,7 +5,7 @@
 
 - reconstructions: drawings that training never showed, evenly spaced, above what each codec gives back of them; all
   measured pictures together give decibels (of a peak of 2, with the alpha) and how many words were used;
-- atlas: the words that these pictures use most, each as the decoder draws it where nothing else is, laid out by likeness;
+- atlas: the words that these pictures use most, each as the decoder draws it where nothing else is, neighbours alike;
 - growing: pictures of fixed prompts, seed 0, after every row of words, and when they are enlarged;
 - best-of: the first seeds of fixed prompts, from best to worst by CLIP, and again by the model's own likelihood.
 

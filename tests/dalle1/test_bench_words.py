@@ -1,0 +1,113 @@
+"""The scripts that draw the figures of docs/dalle1.md draw what the model says, at a size that takes no time."""
+
+import sys
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from opendalle.codec.likeness import psnr
+from opendalle.dalle1.patterns import visible
+from opendalle.dalle1.pipeline import Dalle1
+from opendalle.data.emoji.fixture import build_fixture
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Import one of the scripts."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    spec = util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return script("visual_words", monkeypatch)
+
+
+def some_pictures(count: int) -> torch.Tensor:
+    return torch.rand(count, 4, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_patterns_are_counted_and_drawn_as_the_network_has_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    patterns = script("patterns", monkeypatch)
+    rows = patterns.main(["--picture", str(tmp_path / "p.png"), "--side", "8", "--depth", "6"])
+    of_paper = {row["pattern"]: row for row in rows if row["preset"] == "paper"}
+    assert [of_paper[one]["layers"] for one in patterns.SHOWN] == [47, 16, 1, 0]
+    assert of_paper["row"]["words seen"] == f"{visible('row', 32, 32).sum() / 1024:.1f}"
+    drawn = patterns.picture(8, 6)
+    with Image.open(tmp_path / "p.png") as written:
+        assert written.size == drawn.size
+    seen = visible("convolution", 8, 8)[5 * 8 + 3]
+    left = patterns.GAP + 2 * (8 * patterns.CELL + 1 + patterns.GAP) + patterns.CELL // 2
+    top = patterns.GAP + patterns.TEXT + 10 + patterns.CELL // 2
+    colours = [drawn.getpixel((left + k % 8 * patterns.CELL, top + k // 8 * patterns.CELL)) for k in range(64)]
+    asking = 5 * 8 + 3
+    assert [one == (0xD9, 0x82, 0x2B) for one in colours] == [*seen[:asking], False, *seen[asking + 1 :]]
+
+
+def test_reconstructions_are_measured(words: ModuleType, dalle: Dalle1, tmp_path: Path) -> None:
+    codec, pictures = dalle.parts.codec, some_pictures(9)
+    (found,) = words.reconstructions({"mine": codec}, pictures, tmp_path / "r.png")
+    tokens = codec.encode_tokens(pictures)
+    assert found["dB"] == pytest.approx(psnr(codec.decode_tokens(tokens), pictures), abs=0.01)
+    assert (found["words"], found["used"]) == (17, len(tokens.unique()))
+    with Image.open(tmp_path / "r.png") as sheet:
+        assert sheet.size == (8 * 132 + 4, 2 * 132 + 4)
+
+
+def test_an_atlas_has_every_word_once(words: ModuleType, dalle: Dalle1, tmp_path: Path) -> None:
+    codec, pictures = dalle.parts.codec, some_pictures(9)
+    number = len(codec.encode_tokens(pictures).unique())
+    found = words.atlas(codec, pictures, 1000, tmp_path / "a.png")
+    assert (found["drawn"], found["share of all cells"]) == (number, 1.0)
+    few = words.atlas(codec, pictures, 2, tmp_path / "a.png")
+    assert few["drawn"] == 2
+    patches = torch.rand(10, 3, 4, 4) * 2 - 1
+    assert sorted(words.laid_out(patches)) == list(range(10))
+
+
+def test_what_is_ranked_is_what_the_first_seeds_draw(
+    words: ModuleType, dalle: Dalle1, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles: list[Image.Image] = []
+    monkeypatch.setattr(words, "save", lambda some, columns, out, gap=4: tiles.extend(some))
+    by_clip, by_likelihood = words.best_of(dalle, ["a red apple"], 3, tmp_path / "b.png")
+    drawn = list(dalle.generate("a red apple", count=3, width=64, height=64, background="white"))
+    for place, record in enumerate((by_clip, by_likelihood)):
+        assert sorted(record["seeds"]) == [0, 1, 2]
+        assert float(record["best"]) >= float(record["worst"])
+        for column, seed in enumerate(record["seeds"]):
+            tile = np.asarray(tiles[3 * place + column].crop((0, 0, 128, 128)), dtype=int)
+            assert np.abs(tile - np.asarray(words.fitted(drawn[seed].picture), dtype=int)).max() <= 1
+
+
+def test_pictures_grow_row_by_row(words: ModuleType, dalle: Dalle1, tmp_path: Path) -> None:
+    words.growing(dalle, ["a red apple", "红苹果"], tmp_path / "g.png")
+    with Image.open(tmp_path / "g.png") as sheet:
+        assert sheet.size == (4 * 132 + 4, 2 * 132 + 4)  # three rows drawn one after another, and the whole
+        white = np.asarray(sheet.convert("RGB").crop((4, 4 + 64, 132, 132)))
+    assert (white == 255).all(), "below the first row nothing is drawn yet"
+
+
+def test_drawings_are_spread_over_what_was_held_out(words: ModuleType, tmp_path: Path) -> None:
+    for _ in build_fixture(tmp_path / "world"):
+        pass
+    pictures = words.drawings(tmp_path / "world", 64, 3)
+    assert pictures.shape == (3, 4, 64, 64)
+    assert not torch.equal(pictures[0], pictures[1])
+    with pytest.raises(SystemExit):
+        words.main(["--atlas", str(tmp_path / "a.png")])
+    assert words.main([]) == []
