@@ -5,7 +5,8 @@
 
 - reconstructions: drawings that training never showed, evenly spaced, above what each codec gives back of them; all
   measured pictures together give decibels (of a peak of 2, with the alpha) and how many words were used;
-- atlas: the words that these pictures use most, each as the decoder draws it where nothing else is, neighbours alike;
+- atlas: the words that these pictures use most, from dark to light; above as each is drawn among its like, below, in
+  the same order, as it is drawn where it stands first in a picture;
 - growing: pictures of fixed prompts, seed 0, after every row of words, and when they are enlarged;
 - best-of: the first seeds of fixed prompts, from best to worst by CLIP, and again by the model's own likelihood.
 
@@ -84,23 +85,29 @@ def reconstructions(codecs: Mapping[str, Any], pictures: Pictures, out: Path) ->
 
 @torch.no_grad()
 def atlas(codec: TokenCodec, pictures: Pictures, count: int, out: Path, magnified: int = 3) -> dict[str, Any]:
-    """Draw the words that pictures use most, neighbours alike.
+    """Draw the words that pictures use most twice in the same order: among their like, and where each stands first.
 
-    A word is drawn in the middle of a picture with nothing on it, and cut out with half a cell around it.
+    Among its like: a square of three by three cells of the word in a picture with nothing on it, of which the middle
+    one is shown.
     """
-    counts = torch.bincount(words_of(codec, pictures).flatten(), minlength=codec.vocabulary)
+    tokens, factor = words_of(codec, pictures), codec.factor
+    counts = torch.bincount(tokens.flatten(), minlength=codec.vocabulary)
     words = counts.argsort(descending=True, stable=True)[: min(count, int((counts > 0).sum()))]
     nothing = torch.full_like(pictures[:1], -1.0 if codec.picture_channels == 4 else 1.0)
-    blank = codec.encode_tokens(nothing)
-    middle, factor = blank.shape[1] // 2, codec.factor
-    cut = slice(middle * factor - factor // 2, (middle + 1) * factor + factor // 2)
-    grids = blank.repeat(len(words), 1, 1)
-    grids[:, middle, middle] = words
+    grids = codec.encode_tokens(nothing).repeat(len(words), 1, 1)
+    middle = grids.shape[1] // 2
+    grids[:, middle - 1 : middle + 2, middle - 1 : middle + 2] = words[:, None, None]
+    cut = slice(middle * factor, (middle + 1) * factor)
     patches = on_white(decoded(codec, grids))[:, :, cut, cut]
-    order = laid_out(patches)
-    side = patches.shape[-1] * magnified
-    tiles = [from_array(patches[k].numpy()).resize((side, side), Image.Resampling.NEAREST) for k in order]
-    save(tiles, columns_of(len(tiles)), out, gap=1)
+    whole = on_white(decoded(codec, tokens)).unfold(2, factor, factor).unfold(3, factor, factor)
+    first = torch.stack([whole.movedim(1, 3)[tuple((tokens == word).nonzero()[0])] for word in words])
+    order, columns, side = laid_out(patches), columns_of(len(words)), factor * magnified
+    panels = [
+        [from_array(some[k].numpy()).resize((side, side), Image.Resampling.NEAREST) for k in order]
+        for some in (patches, first)
+    ]
+    gap = [Image.new("RGB", (side, side), "white")] * (columns + -len(words) % columns)  # to the row's end, and a row
+    save([*panels[0], *gap, *panels[1]], columns, out, gap=1)
     share = float(counts[words].sum() / counts.sum())
     return {"words": codec.vocabulary, "drawn": len(words), "share of all cells": round(share, 3)}
 
@@ -118,7 +125,7 @@ def laid_out(patches: Float[Tensor, "n c h w"]) -> list[int]:
 
 
 def columns_of(count: int) -> int:
-    """Return how many columns make a sheet about twice as wide as it is high."""
+    """Return how many columns make a panel about twice as wide as it is high."""
     return max(1, round((2 * count) ** 0.5))
 
 
@@ -194,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--codec", action="append", default=[], help="a codec to stand beside the model's, any number")
     parser.add_argument("--world", type=Path, help="an emoji world; the first two figures want it")
     parser.add_argument("--count", type=int, default=512, help="pictures of it that are measured")
-    parser.add_argument("--words", type=int, default=1152, help="of the atlas, at most")
+    parser.add_argument("--words", type=int, default=512, help="of the atlas, at most")
     parser.add_argument("--candidates", type=int, default=SHOWN, help="of a prompt, to be ranked")
     for figure in ("reconstructions", "atlas", "growing", "best-of"):
         parser.add_argument(f"--{figure}", type=Path, metavar="PNG", help="where this figure goes")

@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from opendalle.codec.likeness import psnr
@@ -35,8 +36,27 @@ def words(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return script("visual_words", monkeypatch)
 
 
-def some_pictures(count: int) -> torch.Tensor:
-    return torch.rand(count, 4, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+class Greys:
+    """A codec of words whose words are known: nine opaque greys, the last one transparent."""
+
+    picture_channels, picture_size, vocabulary, factor = 4, 32, 9, 8
+
+    def encode_tokens(self, pictures: torch.Tensor) -> torch.Tensor:
+        value, alpha = (F.avg_pool2d(pictures, 8)[:, channel] for channel in (0, 3))
+        return torch.where(alpha < 0, 8, ((value + 1) * 3.5).round().long())
+
+    def decode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        cells = (tokens / 3.5 - 1)[:, None].repeat(1, 4, 1, 1)
+        cells[:, 3] = 1.0
+        cells = torch.where(tokens[:, None] == 8, -1.0, cells)
+        return cells.repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+
+def all_words() -> torch.Tensor:
+    """Nine pictures, each of a word."""
+    tokens = torch.arange(9)[:, None, None].repeat(1, 4, 4)
+    tokens[0, 0, 0] = 8  # the transparent one is used once more than the others, the first once less
+    return Greys().decode_tokens(tokens)
 
 
 def test_patterns_are_counted_and_drawn_as_the_network_has_them(
@@ -58,25 +78,30 @@ def test_patterns_are_counted_and_drawn_as_the_network_has_them(
     assert [one == (0xD9, 0x82, 0x2B) for one in colours] == [*seen[:asking], False, *seen[asking + 1 :]]
 
 
-def test_reconstructions_are_measured(words: ModuleType, dalle: Dalle1, tmp_path: Path) -> None:
-    codec, pictures = dalle.parts.codec, some_pictures(9)
-    (found,) = words.reconstructions({"mine": codec}, pictures, tmp_path / "r.png")
-    tokens = codec.encode_tokens(pictures)
-    assert found["dB"] == pytest.approx(psnr(codec.decode_tokens(tokens), pictures), abs=0.01)
-    assert (found["words"], found["used"]) == (17, len(tokens.unique()))
+def test_reconstructions_are_measured(words: ModuleType, tmp_path: Path) -> None:
+    pictures = all_words()
+    noisy = (pictures + 0.1).clamp(-1, 1)
+    (found,) = words.reconstructions({"mine": Greys()}, noisy, tmp_path / "r.png")
+    assert found["dB"] == pytest.approx(psnr(pictures, noisy), abs=0.01)
+    assert (found["words"], found["used"], found["perplexity"]) == (9, 9, 9)
     with Image.open(tmp_path / "r.png") as sheet:
         assert sheet.size == (8 * 132 + 4, 2 * 132 + 4)
 
 
-def test_an_atlas_has_every_word_once(words: ModuleType, dalle: Dalle1, tmp_path: Path) -> None:
-    codec, pictures = dalle.parts.codec, some_pictures(9)
-    number = len(codec.encode_tokens(pictures).unique())
-    found = words.atlas(codec, pictures, 1000, tmp_path / "a.png")
-    assert (found["drawn"], found["share of all cells"]) == (number, 1.0)
-    few = words.atlas(codec, pictures, 2, tmp_path / "a.png")
-    assert few["drawn"] == 2
-    patches = torch.rand(10, 3, 4, 4) * 2 - 1
-    assert sorted(words.laid_out(patches)) == list(range(10))
+def test_an_atlas_has_every_word_once_and_leads_from_dark_to_light(words: ModuleType, tmp_path: Path) -> None:
+    found = words.atlas(Greys(), all_words(), 9, tmp_path / "a.png", magnified=1)
+    assert (found["drawn"], found["share of all cells"]) == (9, 1.0)
+    columns = words.columns_of(9)
+    with Image.open(tmp_path / "a.png") as sheet:
+        places = [(k % columns * 9 + 5, k // columns * 9 + 5) for k in range(9)]
+        grey, below = sheet.convert("L"), (-(-9 // columns) + 1) * 9
+        seen = [grey.getpixel(place) for place in places]
+        first = [grey.getpixel((x, y + below)) for x, y in places]
+    assert seen == sorted(seen)
+    assert len(set(seen)) == 8, "eight greys; white and transparent look alike on white"
+    assert first == seen, "a word of this codec looks the same wherever it stands"
+    few = words.atlas(Greys(), all_words(), 2, tmp_path / "a.png")
+    assert (few["drawn"], few["share of all cells"]) == (2, round(33 / 144, 3))
 
 
 def test_what_is_ranked_is_what_the_first_seeds_draw(
