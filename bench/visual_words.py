@@ -7,7 +7,7 @@
   measured pictures together give decibels (of a peak of 2, with the alpha) and how many words were used;
 - atlas: the words that these pictures use most, from dark to light; above as each is drawn among its like, below, in
   the same order, as it is drawn where it stands first in a picture;
-- growing: pictures of fixed prompts, seed 0, after every row of words, and when they are enlarged;
+- growing: pictures of fixed prompts, seed 0, after every row of words (grey: none yet), and when they are enlarged;
 - best-of: the first seeds of fixed prompts, from best to worst by CLIP, and again by the model's own likelihood.
 
 Codecs of numbers (`--codec codec-emoji`) may stand beside those of words: they show what words cost.
@@ -41,6 +41,7 @@ from opendalle.pictures import composite, contact_sheet, from_array, to_array
 
 GROWING = ("a red apple", "a blue car", "三个苹果", "a rocket over a castle")
 RANKED = ("a red apple", "a rocket over a castle")
+UNDRAWN = (232, 232, 232)  # where no word is yet
 SIDE, SHOWN = 128, 8  # of a shown picture, in pixels; pictures in a row
 BATCH, TEXT, COLOURS = 64, 14, 255  # of the codec, pictures; of a label, pixels; of a sheet
 
@@ -131,11 +132,12 @@ def columns_of(count: int) -> int:
 
 def growing(dalle: Dalle1, prompts: Sequence[str], out: Path) -> None:
     """Draw prompts from seed 0, a column after every row of words, the last one enlarged."""
-    rows, side = dalle.parts.transformer.config.grid_height, dalle.sizes[-1]
-    tiles = []
+    rows, side, tiles = dalle.parts.transformer.config.grid_height, dalle.sizes[-1], list[Image.Image]()
     for prompt in prompts:
-        seen = list(dalle.generate(prompt, width=side, height=side, previews=rows - 1, background="white"))
-        tiles += [fitted(one.picture) for one in seen]
+        for one in dalle.generate(prompt, width=side, height=side, previews=rows - 1, background="white"):
+            tile, done = fitted(one.picture), one.step * rows // one.num_steps  # whole rows
+            tile.paste(UNDRAWN, (0, done * SIDE // rows, SIDE, SIDE))
+            tiles.append(tile)
     save(tiles, rows, out)
 
 
