@@ -14,7 +14,7 @@ from opendalle.data.emoji.holdout import HoldoutConfig
 from opendalle.data.emoji.world import World
 from opendalle.evaluation.judge import Judge, JudgeConfig
 from opendalle.evaluation.judge_batches import judge_concepts
-from opendalle.study.priors.plan import Bench
+from opendalle.study.bench import Bench
 
 TINY = Path(__file__).parents[1] / "dalle2/conftest.py"
 
