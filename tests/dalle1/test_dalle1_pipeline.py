@@ -14,6 +14,7 @@ from opendalle.base.rng import picture_generator
 from opendalle.dalle1.drawing import empty_text, log_likelihood
 from opendalle.dalle1.parts import Dalle1Config
 from opendalle.dalle1.pipeline import Dalle1
+from opendalle.pictures import take
 
 SIDE = {"width": 32, "height": 32}
 
@@ -142,7 +143,6 @@ def test_a_variation_keeps_the_first_words(dalle, eta, kept, monkeypatch):
     source = picture((32, 32))
     asked = {} if eta is None else {"eta": eta}
     samples = list(dalle.vary(source, "a red apple", seed=1, count=2, **asked, **SIDE))
-    from opendalle.pictures import take
 
     own = dalle.words.encode(dalle.words.as_codec_sees(take(source)))[0]
     for row in seen[-1]:

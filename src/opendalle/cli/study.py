@@ -75,7 +75,7 @@ def priors(
 
 @study.command(help_epilogue="Example: opendalle study rerank dalle1 --data emoji --candidates 64 --out rerank-study")
 def rerank(
-    model: str = "dalle1",
+    model: str = "dalle2",
     /,
     *,
     data: Path = Path("emoji"),

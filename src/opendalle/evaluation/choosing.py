@@ -3,9 +3,9 @@
 True pictures and their captions are laid out in squares: so many things, all different, each with its picture and its
 name.  One square of numbers log p(picture | caption) answers both questions, for every row and every column:
 
-    which caption?   the caption under which the picture is likeliest: each is as likely beforehand, so this is Bayes' rule
-    which picture?   the picture that the caption makes likelier than no caption does: pictures are not alike beforehand,
-                     and a plain one is likely after any caption
+    which caption?   that under which the picture is likeliest: each is as likely beforehand, so this is Bayes' rule
+    which picture?   that which the caption makes likelier than no caption does, most of all: pictures are not alike
+                     beforehand, and a plain one is likely after any caption
 
 No judge is needed, for the truth is the artwork's.  Beside it stand the same answers with what is wrong beforehand left
 in, and those of CLIP.  Captions name the thing and not the style, which would give some answers away.

@@ -224,8 +224,8 @@ class Pages:
                     points.append((x.value, y.value, f"{scale:g}"))
             lines.append(Line(name=told, points=points))
         note = "Each point is a guidance scale. Further up is more often right, further right more diverse."
-        told = {"x": "diversity of one caption's drawings", "y": "right by the first guess"}
-        return [Chart(title="Guidance against diversity", note=note, **told, lines=lines)]
+        x, y = "diversity of one caption's drawings", "right by the first guess"
+        return [Chart(title="Guidance against diversity", note=note, x=x, y=y, lines=lines)]
 
     def _figures(self) -> list[Figure]:
         figures = []

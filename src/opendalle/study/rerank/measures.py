@@ -7,19 +7,18 @@ itself draws one at a time here.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 
 from opendalle.base.protocols import Pipeline, ScoredPipeline
 from opendalle.base.records import Sample
 from opendalle.data.emoji.prompts import Prompt
 from opendalle.data.emoji.world import World
 from opendalle.evaluation import names, scenes
+from opendalle.evaluation.choosing import Comparer
 from opendalle.evaluation.drawing import Artist
 from opendalle.evaluation.judge import Judge
 from opendalle.evaluation.judge_batches import scene_vocabulary
@@ -35,19 +34,6 @@ CLIP, LIKELIHOOD, GAIN = "clip", "likelihood", "gain"  # scores, under the names
 SHUFFLED = "shuffled"  # CLIP against another question's caption
 RIGHT, GRADE = "right", "grade"  # marks: all or nothing, and in between
 CHOOSERS = (CLIP, LIKELIHOOD, GAIN, SHUFFLED)
-
-
-@runtime_checkable
-class Comparer(Protocol):
-    """What it takes to compare pictures with captions: two probes."""
-
-    def encode_text(self, captions: Sequence[str]) -> Float[Tensor, "b e"]:
-        """Embed captions."""
-        ...
-
-    def embed(self, what: Any) -> Float[Tensor, "b e"]:
-        """Embed one picture, one row."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +53,9 @@ class Examiner:
         judge: names what it sees; it never chose a candidate.
     """
 
-    def __init__(self, subject: Pipeline, questions: Mapping[str, Sequence[Prompt]], world: World, judge: Judge):
+    def __init__(
+        self, subject: Pipeline, questions: Mapping[str, Sequence[Prompt]], world: World, judge: Judge
+    ) -> None:
         self.subject, self.questions, self.world, self.judge = subject, questions, world, judge
         self.vocabulary = scene_vocabulary(world)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from opendalle.base.errors import BadModel, require
 from opendalle.base.protocols import ScoredPipeline
+from opendalle.evaluation.choosing import Comparer
 from opendalle.study.bench import Bench, open_bench
 from opendalle.study.cells import Cell, Measured, Study
 from opendalle.study.questions import GROUPS, SCENES, SIZE, questions_of
 from opendalle.study.report import Report
-from opendalle.study.rerank.measures import APART, BATCH, SHOWN, Comparer, Examiner
+from opendalle.study.rerank.measures import APART, BATCH, SHOWN, Examiner
 from opendalle.study.rerank.readings import cell_of, truth_cell
 from opendalle.study.rerank.tables import Pages
 

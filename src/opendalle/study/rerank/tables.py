@@ -144,7 +144,7 @@ class Pages:
         return Table(
             name="seconds",
             title="Seconds a candidate",
-            note="Wall time: drawing 64 px, the model's own two scores (two passes over all words), CLIP with both captions.",
+            note="Wall time: drawing 64 px, the model's own two scores (two passes over all words), CLIP.",
             columns=("prompts", "drawing", "likelihood and gain", "CLIP"),
             rows=known_rows(rows),
         )
