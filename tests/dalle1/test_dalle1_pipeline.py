@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from opendalle.base.errors import BadConfig, BadRequest
-from opendalle.base.protocols import Hooks, LikelihoodProbe, Pipeline, ScoredPipeline, TextEncoder
+from opendalle.base.protocols import Hooks, LikelihoodProbe, PictureEncoder, Pipeline, ScoredPipeline, TextEncoder
 from opendalle.base.request import Request
 from opendalle.base.rng import picture_generator
 from opendalle.dalle1.drawing import empty_text, log_likelihood
@@ -230,7 +230,6 @@ def test_likelihoods_of_pairs_are_sums_over_their_words(dalle):
 
 def test_likelihoods_of_one_picture_under_many_captions_are_those_of_its_copies(dalle):
     captions, source = ["a red apple", "a blue car", ""], picture((40, 30), "RGBA")
-    assert isinstance(dalle, LikelihoodProbe)
     found = dalle.log_likelihood(captions, [source])
     copies = dalle.log_likelihood(captions, dalle.words.as_codec_sees(take(source)).expand(3, -1, -1, -1))
     torch.testing.assert_close(found.picture, copies.picture)
@@ -246,7 +245,6 @@ def test_scored_pictures_are_the_plain_ones_and_tell_what_candidates_are_chosen_
     plain = list(dalle.generate_many(prompts, seeds, batch=2, **SIDE))
     assert all(one.scores == {} for one in plain)
     drawn.clear()
-    assert isinstance(dalle, ScoredPipeline)
     scored = list(dalle.generate_scored(prompts, seeds, batch=2, background="auto", **SIDE))
     assert [one.picture.tobytes() for one in scored] == [one.picture.tobytes() for one in plain]
     tokens, network = torch.cat(drawn[::2]), dalle.parts.transformer  # each batch is decoded for CLIP, then to be shown
@@ -259,9 +257,13 @@ def test_scored_pictures_are_the_plain_ones_and_tell_what_candidates_are_chosen_
         dalle.generate_scored(prompts, [1], **SIDE)
 
 
+@pytest.mark.parametrize("probe", [LikelihoodProbe, ScoredPipeline, TextEncoder, PictureEncoder])
+def test_it_has_the_probes(dalle, probe):
+    assert isinstance(dalle, probe)
+
+
 def test_captions_are_embedded_together_as_one_by_one(dalle):
     captions = ["a red apple", "", "红苹果"]
-    assert isinstance(dalle, TextEncoder)
     torch.testing.assert_close(dalle.encode_text(captions), torch.cat([dalle.embed(one) for one in captions]))
 
 

@@ -11,7 +11,7 @@ No judge is needed, for the truth is the artwork's.  Beside it stand the same an
 in, and those of CLIP.  Captions name the thing and not the style, which would give some answers away.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -110,15 +110,18 @@ def asked(pipeline: LikelihoodProbe, square: Square) -> Answers:
     return Answers(found[:, :-1], said.text.double().cpu().numpy()[:-1], found[:, -1], likeness)
 
 
-def zero_shot(pipeline: LikelihoodProbe, questions: Sequence[Prompt], world: World) -> Iterator[Score]:
+def zero_shot(
+    pipeline: LikelihoodProbe, questions: Sequence[Prompt], world: World, side: int = CHOICES
+) -> Iterator[Score]:
     """Score which caption and which picture a model chooses, beside CLIP on the same questions.
 
     Args:
         pipeline: under examination.
         questions: lone things, held out or not.
         world: the artwork.
+        side: captions or pictures to choose from; fewer where there are fewer questions.
     """
-    laid = squares(questions, world)
+    laid = squares(questions, world, side)
     if not laid:
         return
     answers, side = [asked(pipeline, square) for square in laid], len(laid[0].captions)
@@ -140,7 +143,9 @@ def zero_shot(pipeline: LikelihoodProbe, questions: Sequence[Prompt], world: Wor
     yield Score(name="zero-shot/chance", value=1 / side, n=side * len(laid), note=f"one of {side}")
 
 
-def _told(what: str, arms: dict[str, Sequence[Float[np.ndarray, "b c"]]], notes: dict[str, str]) -> Iterator[Score]:
+def _told(
+    what: str, arms: Mapping[str, Sequence[Float[np.ndarray, "b c"]]], notes: Mapping[str, str]
+) -> Iterator[Score]:
     rng, first = np.random.default_rng(_SEED), dict[str, Float[np.ndarray, " b"]]()
     for arm, numbers in arms.items():
         if not numbers:

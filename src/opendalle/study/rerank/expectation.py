@@ -17,7 +17,7 @@ from jaxtyping import Float
 from opendalle.base.errors import require
 
 
-def best_of(scores: Float[np.ndarray, " n"], marks: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def best_of(scores: Float[np.ndarray, " n"], marks: Float[np.ndarray, " _"]) -> Float[np.ndarray, " n"]:
     """Return the expected mark of the highest-scored of k random candidates, for k from 1 to n.
 
     Args:
