@@ -194,7 +194,7 @@ def test_a_chart_of_doublings_gives_each_the_same_room():
     assert ">32</text>" in drawn
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.13, 0.17), (-3.0, 90.0), (0.5, 0.5)])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.13, 0.17), (-3.0, 90.0), (0.5, 0.5), (1.0 - 1e-15, 1.0)])
 def test_ticks_are_few_round_and_cover_the_range(low, high):
     found = ticks(low, high)
     assert found[0] <= low

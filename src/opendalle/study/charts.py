@@ -20,7 +20,7 @@ def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
         high: largest value.
         count: how many, about.
     """
-    if high <= low:
+    if high - low <= 1e-9 * max(1.0, abs(low), abs(high)):  # the same number, but for rounding
         low, high = low - 0.5, high + 0.5
     rough = (high - low) / count
     scale = 10.0 ** math.floor(math.log10(rough))
