@@ -16,6 +16,8 @@ from jaxtyping import Float
 
 from opendalle.base.errors import require
 
+DIGITS = 12  # that are told: what two scores give alike differs by nothing, not by what was added up in another order
+
 
 def best_of(scores: Float[np.ndarray, " n"], marks: Float[np.ndarray, " _"]) -> Float[np.ndarray, " n"]:
     """Return the expected mark of the highest-scored of k random candidates, for k from 1 to n.
@@ -36,7 +38,8 @@ def best_of(scores: Float[np.ndarray, " n"], marks: Float[np.ndarray, " _"]) -> 
     ends = np.append(starts[1:], len(ranked))
     means = np.add.reduceat(marks[order], starts) / (ends - starts)
     without = _without(len(ranked))
-    return (without[:, starts] - without[:, ends]) @ means
+    found = (without[:, starts] - without[:, ends]) @ means
+    return found.round(DIGITS)
 
 
 @cache

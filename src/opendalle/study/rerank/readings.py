@@ -37,7 +37,7 @@ class Readings:
 
     def __init__(self, measured: Mapping[str, Measured], sizes: Mapping[str, int], candidates: int) -> None:
         self.measured, self.sizes, self.candidates = measured, sizes, candidates
-        self.curve = cache(self._curve)
+        self.curve, self.mean = cache(self._curve), cache(self._mean)  # tables and charts ask for the same
 
     def at(self, score: str, k: int, measure: str, groups: Sequence[str]) -> Numbers | None:
         """Return what the best of k by a score is worth, one number a question.
@@ -57,11 +57,6 @@ class Readings:
         curves = [self.curve(cell, score, measure) for cell in cells]
         found = [None if one is None else float(one[k - 1]) for one in curves]
         return None if all(one is None for one in found) else found
-
-    def mean(self, score: str, k: int, measure: str, groups: Sequence[str]) -> Interval | None:
-        """Return the mean of `at` over questions, with its interval."""
-        found = self.at(score, k, measure, groups)
-        return None if found is None else mean(found)
 
     def over(self, score: str, other: str, k: int, measure: str, groups: Sequence[str]) -> Interval | None:
         """Return how much better choosing by one score is than by another, question by question."""
@@ -94,6 +89,11 @@ class Readings:
         found = [self.measured[cell].seconds.get(what) for cell in cells if cell in self.measured]
         known = [one for one in found if one is not None]
         return f"{sum(known) / len(known):.4f}" if known else None
+
+    def _mean(self, score: str, k: int, measure: str, groups: tuple[str, ...]) -> Interval | None:
+        """Return the mean of `at` over questions, with its interval."""
+        found = self.at(score, k, measure, groups)
+        return None if found is None else mean(found)
 
     def _curve(self, cell: str, score: str, measure: str) -> Float[np.ndarray, " n"] | None:
         """Return best of k for one question, for k from 1 on; None where the score was not measured."""

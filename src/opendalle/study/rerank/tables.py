@@ -17,6 +17,10 @@ all that could choose among them, and each is marked by a judge that never chose
 From n scored candidates the expected quality of the best of k is exact for every k up to n: it is the mean over all
 k-subsets, and no lots are drawn. Candidates of equal score are chosen among by lot.
 
+CLIP chooses by likeness of picture and caption; likelihood by log p(picture | caption) of the model itself; gain by
+what the caption adds, so less log p(picture). Random is any candidate; "CLIP, other caption" is likeness to another
+prompt's caption; the oracle takes the candidate that judge or rules mark best, a ceiling.
+
 Numbers stand with their 95 % interval over prompts. A verdict is read off the interval of the paired difference: a
 claim holds when all of it lies on the claim's side of 0, and cannot be told when it touches 0. The intervals are not
 widened for there being many of them: of twenty differences that are none, one is expected to look like one.
@@ -41,12 +45,7 @@ TOLD: Mapping[str, str] = {
     SHUFFLED: "CLIP, other caption",
     ORACLE: "oracle",
 }
-SCORE_NOTE = (
-    "CLIP: likeness of picture and caption. Likelihood: log p(picture | caption) of the model itself. Gain: less "
-    "log p(picture). Random: any candidate. CLIP, other caption: likeness to another prompt's caption. Oracle: the "
-    "candidate that the judge or the rules mark best, a ceiling."
-)
-ASKED: Mapping[str, tuple[str, Sequence[str]]] = {"single": ("Single things", SINGLE), SCENES: ("Scenes", (SCENES,))}
+ASKED: Mapping[str, tuple[str, tuple[str, ...]]] = {"single": ("Single things", SINGLE), SCENES: ("Scenes", (SCENES,))}
 MEASURED: Mapping[tuple[str, str], str] = {
     ("single", RIGHT): "right by the judge's first guess",
     ("single", GRADE): "the judge's probability of the right name",
@@ -96,29 +95,29 @@ class Pages:
     def _of(self, kind: str) -> list[Table]:
         """Return what each score gives at each k, and how much more that is than any candidate."""
         (title, groups), readings, tables = ASKED[kind], self.readings, list[Table]()
+        columns = ("chosen by", *(f"best of {k}" for k in self.ks))
         for measure in (RIGHT, GRADE):
-            columns = ("chosen by", *(f"best of {k}" for k in self.ks))
-            rows: list[Sequence[Entry]] = [
+            told = MEASURED[kind, measure]
+            means: list[Sequence[Entry]] = [
                 [TOLD[score], *(readings.mean(score, k, measure, groups) for k in self.ks)] for score in SCORES
             ]
-            note = f"Mean over prompts: {MEASURED[kind, measure]}. {SCORE_NOTE}"
-            tables.append(
-                Table(name=f"{kind}-{measure}", title=title, note=note, columns=columns, rows=known_rows(rows))
-            )
-            rows = [
+            above: list[Sequence[Entry]] = [
                 [TOLD[score], *(readings.over(score, RANDOM, k, measure, groups) for k in self.ks)]
                 for score in SCORES
                 if score != RANDOM
             ]
-            tables.append(
-                Table(
-                    name=f"{kind}-{measure}-over-random",
-                    title=f"{title}: above any candidate",
-                    note=f"Difference by prompt: {MEASURED[kind, measure]}.",
+            for name, words, note, rows in (
+                ("", told, "Mean over prompts.", means),
+                ("-over-random", f"{told}, above any candidate", "Difference by prompt from random.", above),
+            ):
+                table = Table(
+                    name=f"{kind}-{measure}{name}",
+                    title=f"{title}: {words}",
+                    note=note,
                     columns=columns,
                     rows=known_rows(rows),
                 )
-            )
+                tables.append(table)
         return tables
 
     def _groups(self) -> Table:
@@ -156,7 +155,7 @@ class Pages:
             found = [(k, self.readings.mean(score, k, measure, groups)) for k in self.ks]
             lines.append(Line(name=TOLD[score], points=[(float(k), one.value, "") for k, one in found if one]))
         return Chart(
-            title=f"{title}: best of k",
+            title=f"{title}: {MEASURED[kind, measure]}",
             note="Means; their intervals stand in the tables.",
             x="candidates to choose from",
             y=MEASURED[kind, measure],
