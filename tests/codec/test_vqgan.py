@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from opendalle.base.errors import BadConfig
+from opendalle.codec.codebook import cluster_means
 from opendalle.codec.convolutional import ConvolutionalConfig
+from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
 from opendalle.codec.likeness import PatchCritic
 from opendalle.codec.protocol import TokenCodec
 from opendalle.codec.vqgan import VQGAN, VQGAN_PRESETS, Codebook, VQGANConfig
@@ -61,6 +63,38 @@ def test_the_nearest_word_is_the_nearest_by_brute_force(is_normalised: bool) -> 
                     distances = [(cell - word).norm().item() for word in book.words.weight]
                     best = min(range(9), key=distances.__getitem__)
                 assert tokens[b, y, x] == best
+
+
+def test_words_are_spread_over_clusters() -> None:
+    rng = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    rows = centres.repeat_interleave(50, 0) + 0.1 * torch.randn(200, 2, generator=rng)
+    means = cluster_means(rows, 4, torch.Generator().manual_seed(3), rounds=20)
+    nearest = torch.cdist(rows, means).argmin(1)
+    for word in range(4):  # where the search has come to rest, each word is the mean of what is nearest to it
+        torch.testing.assert_close(means[word], rows[nearest == word].mean(0))
+    with pytest.raises(BadConfig, match="3 cells for 4 words"):
+        cluster_means(rows[:3], 4, rng)
+
+
+@torch.no_grad()
+def test_a_trained_autoencoder_is_taken_over_whole() -> None:
+    torch.manual_seed(0)
+    small = KLAutoencoderConfig(picture_size=16, grid_channels=3, patch=2, widths=(8, 8), norm_groups=4)
+    autoencoder = KLAutoencoder(small).eval()
+    autoencoder.measure_grid(smooth(8))
+    network = VQGAN(VQGANConfig(small=small, vocabulary=16, code_width=3)).eval()
+    network.begin_with(autoencoder, smooth(8), torch.Generator().manual_seed(0))
+    pictures = smooth(2, seed=5)
+    grid = autoencoder.encode(pictures)
+    torch.testing.assert_close(network.cells(pictures), grid, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(network.draw(grid).clamp(-1, 1), autoencoder.decode(grid), rtol=1e-5, atol=1e-5)
+    words = network.codebook.look_up(network.encode_tokens(pictures))
+    assert (words - grid).square().mean() < 0.5  # of a grid with unit spread
+    with pytest.raises(BadConfig, match="as they are"):
+        VQGAN(VQGANConfig(small=small, vocabulary=16, code_width=2)).begin_with(
+            autoencoder, pictures, torch.Generator()
+        )
 
 
 def test_each_half_of_the_codebook_term_moves_one_side_alone() -> None:

@@ -17,7 +17,14 @@ from opendalle.recipes.stage import Recipe
 from opendalle.recipes.vqgan import vqgan
 
 
-@pytest.mark.parametrize(("recipe", "more"), [(dvae, []), (vqgan, ["--adversarial", "0.1"])])
+@pytest.mark.parametrize(
+    ("recipe", "more"),
+    [
+        (dvae, []),
+        (vqgan, ["--adversarial", "0.1"]),
+        (vqgan, ["--autoencoder", "codec-emoji", "--vocabulary", "8"]),
+    ],
+)
 def test_a_folder_of_pictures_becomes_a_codec_of_words(tmp_path: Path, recipe: Recipe, more: list[str]) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
@@ -34,6 +41,22 @@ def test_a_folder_of_pictures_becomes_a_codec_of_words(tmp_path: Path, recipe: R
     tokens = codec.encode_tokens(pictures)
     assert tokens.shape == (2, 8, 8)
     assert codec.decode_tokens(tokens).shape == pictures.shape
+
+
+def test_further_training_of_the_decoder_leaves_every_word_what_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for k in range(4):
+        Image.new("RGB", (64, 64), (40 * k, 90, 200 - 40 * k)).save(folder / f"{k}.png")
+    first, second = tmp_path / "first", tmp_path / "second"
+    short = ["--data", str(folder), "--pictures", "8", "--batch-size", "4", "--threads", "1", "--vocabulary", "8"]
+    main(vqgan, [*short, "--out", str(first), "--autoencoder", "codec-emoji"])
+    main(vqgan, [*short, "--out", str(second), "--from", str(first), "--decoder-only"])
+    before, after = opendalle.load(first), opendalle.load(second)
+    pictures = torch.rand(2, 4, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    words = before.encode_tokens(pictures)
+    assert torch.equal(after.encode_tokens(pictures), words)
+    assert not torch.equal(after.decode_tokens(words), before.decode_tokens(words))
 
 
 def test_stem_features_are_the_maps_before_each_halving_and_the_last() -> None:

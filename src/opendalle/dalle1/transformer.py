@@ -317,7 +317,7 @@ DALLE1_PRESETS: Mapping[str, Dalle1TransformerConfig] = MappingProxyType(
     {
         "emoji": Dalle1TransformerConfig(
             text_vocabulary=12_288,
-            num_text=32,
+            num_text=24,
             picture_vocabulary=4_096,
             grid_height=8,
             grid_width=8,

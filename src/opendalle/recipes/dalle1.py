@@ -58,8 +58,8 @@ def dalle1(
     codec_pictures: int = 400_000,
     upsampler_pictures: int = 200_000,
     pictures: int = 1_000_000,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
+    batch_size: int = 32,
+    learning_rate: float = 2e-3,
     caption_drop: float = 0.1,
     spelling_drop: float = 0.1,
     seed: int = 10,
@@ -80,7 +80,7 @@ def dalle1(
         clip: a trained CLIP; without, one is trained.
         codec: a trained codec that speaks in words; without, one is trained.
         upsampler: a trained upsampler; without, one is trained.
-        like: take them from this DALL·E 1, or CLIP and upsampler from this DALL·E 2.
+        like: take them from this DALL·E 1; or CLIP and upsampler from this DALL·E 2, whose codec a VQGAN begins with.
         codec_kind: dvae or vqgan, if the codec is trained.
         pairs: draws of the set that are encoded once and trained on many times.
         scenes: share of a world's draws that are scenes of several things; without, the world's own.
@@ -110,7 +110,8 @@ def dalle1(
     if "codec" not in given and codec_kind == "dvae":
         stages += dvae_recipe(data, places["codec"], pictures=codec_pictures, scenes=scenes)
     elif "codec" not in given:
-        stages += vqgan_recipe(data, places["codec"], clip=places["clip"], pictures=codec_pictures, scenes=scenes)
+        begun = {"autoencoder": given.get("autoencoder"), "clip": places["clip"]}
+        stages += vqgan_recipe(data, places["codec"], **begun, pictures=codec_pictures, scenes=scenes)
     if "upsampler" not in given:
         stages += upsampler_recipe(data, places["upsampler"], codec=places["codec"], pictures=upsampler_pictures)
     plan = Plan(
@@ -143,7 +144,8 @@ def siblings_of(model: Path) -> dict[str, Path]:
     folder = read_model(find_model(model))
     if folder.kind not in ("dalle1", "dalle2"):
         raise BadModel(f"{folder.path} of kind {folder.kind!r}, to take networks from", "a DALL·E 1 or 2")
-    roles = {"clip": "clip", "words": "codec", "upsampler": "upsampler"}  # of a DALL·E 2 the codec has no words
+    # The codec of a DALL·E 2 has no words, but one that has can begin with it.
+    roles = {"clip": "clip", "words": "codec", "codec": "autoencoder", "upsampler": "upsampler"}
     return {roles[theirs]: place for theirs, place in named_siblings(folder, roles).items()}
 
 
