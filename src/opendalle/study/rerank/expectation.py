@@ -28,6 +28,9 @@ def best_of(scores: Float[np.ndarray, " n"], marks: Float[np.ndarray, " _"]) -> 
 
     Raises:
         BadConfig: when there is nothing to choose from, or not one finite score a mark.
+
+    Source: for marks of 0 and 1 that are their own scores it is the estimator of pass@k in Chen et al.,
+        arXiv:2107.03374, section 2.1, equation 1.
     """
     scores, marks = np.asarray(scores, dtype=np.float64), np.asarray(marks, dtype=np.float64)
     require(len(scores) == len(marks) > 0, f"{len(scores)} scores of {len(marks)} marks", "one a candidate")
