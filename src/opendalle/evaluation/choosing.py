@@ -10,8 +10,8 @@ name.  One square of numbers log p(picture | caption) answers both questions, fo
 No judge is needed, for the truth is the artwork's.  Beside it stand the same answers with what is wrong beforehand left
 in, and those of CLIP.  Captions name the thing and not the style, which would give some answers away.
 
-Source: classes by p(picture | caption) of a model that draws: Li et al., arXiv:2303.16203, section 3; taking off what is
-    likely beforehand: "IG Captioner", arXiv:2311.17072.
+Source: classes by p(picture | caption) of a model that draws: Li et al., arXiv:2303.16203, section 3; taking off what
+    is likely beforehand: "IG Captioner", arXiv:2311.17072.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
