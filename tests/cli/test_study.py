@@ -54,6 +54,33 @@ def test_a_study_is_announced_measured_and_printed(opendalle, world, asked, here
     assert "num 9" in err[0]
 
 
+def test_the_studies_are_begun_alike(opendalle, world, here, monkeypatch):
+    calls = []
+
+    def open_rerank(model, *, data, judge, config):
+        calls.append((model, data.name, judge, config.num, config.candidates))
+
+        def report(cells):
+            return Report(title="Candidates", about=[], measured={}, tables=[])
+
+        cell = Cell(name="one", kind="one", size=2, measure=lambda num: Measured(values={"right": [1.0] * num}))
+        return Study(name="rerank", settings={"num": config.num}, cells=[cell], report=report)
+
+    monkeypatch.setattr("opendalle.study.rerank.plan.open_rerank", open_rerank)
+    code, out, err = opendalle("study", "rerank", "mine", "--out", "study", "--num", "8", "--candidates", "5")
+    assert calls == [("mine", "emoji", "judge", 8, 5)]
+    assert (code, out[0], out[-1]) == (0, "Candidates", "study/index.html")
+    assert err[0].startswith("opendalle: 1 of 1 cells to measure, about ")
+    wrong = (["--num", "1"], ["--candidates", "1"], ["--candidates", "2.5"], ["--data", "nowhere"])
+    for line in wrong:
+        code, out, err = opendalle("study", "rerank", "--out", "new", *line)
+        assert (code, out, len(err)) == (2, [], 1)
+        assert not (here / "new").exists()
+    code, _, err = opendalle("study", "priors", "--out", "study")
+    assert code == 2  # the folder holds another study
+    assert len(calls) == 1
+
+
 def test_ctrl_c_keeps_what_has_been_measured(opendalle, world, asked, here):
     line = ("study", "priors", "--out", "study", "--seeds", "7")
     code, out, _ = opendalle(*line)

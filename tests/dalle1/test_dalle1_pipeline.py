@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from opendalle.base.errors import BadConfig, BadRequest
-from opendalle.base.protocols import Hooks, Pipeline
+from opendalle.base.protocols import Hooks, LikelihoodProbe, PictureEncoder, Pipeline, ScoredPipeline, TextEncoder
 from opendalle.base.request import Request
 from opendalle.base.rng import picture_generator
 from opendalle.dalle1.drawing import empty_text, log_likelihood
 from opendalle.dalle1.parts import Dalle1Config
 from opendalle.dalle1.pipeline import Dalle1
+from opendalle.pictures import take
 
 SIDE = {"width": 32, "height": 32}
 
@@ -142,9 +143,8 @@ def test_a_variation_keeps_the_first_words(dalle, eta, kept, monkeypatch):
     source = picture((32, 32))
     asked = {} if eta is None else {"eta": eta}
     samples = list(dalle.vary(source, "a red apple", seed=1, count=2, **asked, **SIDE))
-    from opendalle.pictures import take
 
-    own = dalle.words.encode(dalle._tensor(take(source)))[0]
+    own = dalle.words.encode(dalle.words.as_codec_sees(take(source)))[0]
     for row in seen[-1]:
         assert torch.equal(row[:kept], own[:kept])
     assert samples[0].recipe["verb"] == "vary"
@@ -226,6 +226,45 @@ def test_likelihoods_of_pairs_are_sums_over_their_words(dalle):
     assert (pair.text < 0).all()
     with pytest.raises(BadRequest, match="one caption a picture"):
         dalle.log_likelihood(["a"], pictures)
+
+
+def test_likelihoods_of_one_picture_under_many_captions_are_those_of_its_copies(dalle):
+    captions, source = ["a red apple", "a blue car", ""], picture((40, 30), "RGBA")
+    found = dalle.log_likelihood(captions, [source])
+    copies = dalle.log_likelihood(captions, dalle.words.as_codec_sees(take(source)).expand(3, -1, -1, -1))
+    torch.testing.assert_close(found.picture, copies.picture)
+    torch.testing.assert_close(found.text, copies.text)
+
+
+def test_scored_pictures_are_the_plain_ones_and_tell_what_candidates_are_chosen_by(dalle, monkeypatch):
+    """The scores are those of the words as drawn, not of the picture encoded once more."""
+    words, drawn = dalle.words, []
+    decode = words.decode
+    monkeypatch.setattr(words, "decode", lambda tokens: drawn.append(tokens) or decode(tokens))
+    prompts, seeds = ["a red apple", "a blue car", "a red apple"], [3, 4, 5]
+    plain = list(dalle.generate_many(prompts, seeds, batch=2, **SIDE))
+    assert all(one.scores == {} for one in plain)
+    drawn.clear()
+    scored = list(dalle.generate_scored(prompts, seeds, batch=2, background="auto", **SIDE))
+    assert [one.picture.tobytes() for one in scored] == [one.picture.tobytes() for one in plain]
+    tokens, network = torch.cat(drawn[::2]), dalle.parts.transformer  # each batch is decoded for CLIP, then to be shown
+    said = log_likelihood(network, words.read(prompts), tokens).sum(1)
+    alone = log_likelihood(network, empty_text(network, 3), tokens).sum(1)
+    seen = (dalle.embed(decode(tokens)) * dalle.encode_text(prompts)).sum(1)
+    for name, wanted in (("likelihood", said), ("gain", said - alone), ("clip", seen)):
+        torch.testing.assert_close(torch.tensor([one.scores[name] for one in scored]), wanted)
+    with pytest.raises(BadRequest, match="one seed a prompt"):
+        dalle.generate_scored(prompts, [1], **SIDE)
+
+
+@pytest.mark.parametrize("probe", [LikelihoodProbe, ScoredPipeline, TextEncoder, PictureEncoder])
+def test_it_has_the_probes(dalle, probe):
+    assert isinstance(dalle, probe)
+
+
+def test_captions_are_embedded_together_as_one_by_one(dalle):
+    captions = ["a red apple", "", "红苹果"]
+    torch.testing.assert_close(dalle.encode_text(captions), torch.cat([dalle.embed(one) for one in captions]))
 
 
 def test_a_guard_sees_finished_pictures_and_may_stop(dalle):

@@ -150,7 +150,17 @@ def test_the_batched_door_gives_the_same_pictures(paper, perfect):
 def test_an_unknown_protocol_is_refused(world, comparing_judge, paper, perfect):
     with pytest.raises(BadRequest, match="seen"):
         next(evaluate(Painter(perfect), world=world, judge=comparing_judge, paper=paper, only=("beauty",)))
-    assert set(PROTOCOLS) == {"rules", "seen", "cells", "chinese", "paraphrases", "scenes", "sharp", "copying"}
+    assert set(PROTOCOLS) == {
+        "rules",
+        "seen",
+        "cells",
+        "chinese",
+        "paraphrases",
+        "scenes",
+        "sharp",
+        "copying",
+        "zero-shot",
+    }
 
 
 def test_papers_are_checked():

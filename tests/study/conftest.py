@@ -3,10 +3,13 @@
 import dataclasses
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
+from opendalle.dalle1.parts import Dalle1Config
+from opendalle.dalle1.pipeline import Dalle1
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.dalle2.priors.linear import LinearPrior, LinearPriorConfig
 from opendalle.data.emoji.fixture import build_fixture
@@ -14,9 +17,18 @@ from opendalle.data.emoji.holdout import HoldoutConfig
 from opendalle.data.emoji.world import World
 from opendalle.evaluation.judge import Judge, JudgeConfig
 from opendalle.evaluation.judge_batches import judge_concepts
-from opendalle.study.priors.plan import Bench
+from opendalle.study.bench import Bench
+from opendalle.upsampling.settings import UpsamplerSettings
 
-TINY = Path(__file__).parents[1] / "dalle2/conftest.py"
+
+def tiny(room: str) -> ModuleType:
+    """Return the fixtures of another room's tests."""
+    spec = spec_from_file_location(f"tiny_{room}", Path(__file__).parents[1] / room / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
@@ -38,11 +50,15 @@ def judge(world) -> Judge:
 @pytest.fixture(scope="session")
 def plain() -> Dalle2:
     """A model without other priors than its own, and those that need no weights."""
-    spec = spec_from_file_location("tiny_dalle2", TINY)
-    assert spec is not None
-    tiny = module_from_spec(spec)
-    spec.loader.exec_module(tiny)
-    return Dalle2(tiny.tiny_parts(), tiny.tiny_config(steps=2), {"model": "tiny", "sha256": "0" * 64})
+    room = tiny("dalle2")
+    return Dalle2(room.tiny_parts(), room.tiny_config(steps=2), {"model": "tiny", "sha256": "0" * 64})
+
+
+@pytest.fixture(scope="session")
+def dalle1() -> Dalle1:
+    """A DALL·E 1 that draws 32 px, and 64 px by its upsampler."""
+    config = Dalle1Config(candidates=3, upsampler=UpsamplerSettings(steps=1))  # the study asks for single ones
+    return Dalle1(tiny("dalle1").tiny_parts(), config, {"model": "tiny", "sha256": "1" * 64})
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,8 @@ from opendalle.study.page import page
 from opendalle.study.priors.claims import CLAIMS
 from opendalle.study.priors.measures import APART, Examiner
 from opendalle.study.priors.plan import PriorsConfig, priors_study
-from opendalle.study.priors.questions import SKILLS, in_turns, questions_of, true_pictures
 from opendalle.study.priors.readings import OF_RIGHT, OWN, Readings, draw_cell, embed_cell
+from opendalle.study.questions import SKILLS, in_turns, questions_of, true_pictures
 from opendalle.study.running import carry_out
 
 SMALL = PriorsConfig(num=4, seeds=2, guidances=(1.0, 2.0))

@@ -9,7 +9,7 @@ from PIL import Image
 from opendalle.base.errors import BadModel, BadRequest
 from opendalle.evaluation.metrics import Interval
 from opendalle.study.cells import Cell, Measured, Study
-from opendalle.study.charts import svg, ticks
+from opendalle.study.charts import doublings, svg, ticks
 from opendalle.study.findings import Claim, Finding
 from opendalle.study.notebook import Notebook, check_folder
 from opendalle.study.page import page
@@ -181,7 +181,20 @@ def test_a_chart_holds_every_point_inside_its_frame():
     assert svg(Chart(title="", x="", y="", lines=[])) == ""
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.13, 0.17), (-3.0, 90.0), (0.5, 0.5)])
+def test_a_chart_of_doublings_gives_each_the_same_room():
+    import re
+
+    line = Line(name="up", points=[(float(2**power), 0.1 * power, "") for power in range(6)])
+    drawn = svg(Chart(title="Lines", x="ex", y="why", doubles=True, lines=[line]))
+    places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', drawn)]
+    assert np.allclose(np.diff(places), places[1] - places[0], atol=0.2)
+    assert doublings(1, 32) == [1, 2, 4, 8, 16, 32]
+    assert doublings(3, 20) == [2, 4, 8, 16, 32]
+    assert doublings(8, 8) == [8, 16]
+    assert ">32</text>" in drawn
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.13, 0.17), (-3.0, 90.0), (0.5, 0.5), (1.0 - 1e-15, 1.0)])
 def test_ticks_are_few_round_and_cover_the_range(low, high):
     found = ticks(low, high)
     assert found[0] <= low

@@ -126,3 +126,29 @@ class PriorProbe(Protocol):
     def prior(self, captions: Sequence[str], seeds: Sequence[int], **asked: Any) -> Float[Tensor, "b e"] | None:
         """Draw one embedding a caption, from one seed each; None: the prior gives none.  `asked` are Request fields."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairLikelihood:
+    """How likely pairs of caption and picture are, in nats."""
+
+    text: Float[Tensor, " b"]  # the caption by itself
+    picture: Float[Tensor, " b"]  # the picture after it
+
+
+@runtime_checkable
+class LikelihoodProbe(Protocol):
+    """Probe: how likely a model finds captioned pictures that it did not draw."""
+
+    def log_likelihood(self, captions: Sequence[str], pictures: Any) -> PairLikelihood:
+        """Say it of pictures (of any size and shape, as a sequence), one caption each, or of one with many captions."""
+        ...
+
+
+@runtime_checkable
+class ScoredPipeline(Protocol):
+    """Probe: candidates, each with all that the model itself could choose by."""
+
+    def generate_scored(self, prompts: Sequence[str], seeds: Sequence[int], **asked: Any) -> Iterator[Sample]:
+        """Draw one picture of each caption, none of them chosen, with `Sample.scores`.  `asked` are Request fields."""
+        ...

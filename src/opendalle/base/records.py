@@ -21,6 +21,7 @@ class Sample:
     num_steps: int  # decoder steps in all
     is_preview: bool = False
     recipe: dict[str, Any] = field(default_factory=dict)  # written into the PNG; `generate --again` reads it
+    scores: dict[str, float] = field(default_factory=dict)  # what candidates are chosen by, by name; only for studies
     seconds: dict[str, float] = field(default_factory=dict)  # stage -> wall time of the batch this picture was in
 
     def _repr_png_(self) -> bytes:

@@ -1,7 +1,7 @@
 """`opendalle study`: what the papers claim, measured again."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
@@ -9,6 +9,9 @@ from opendalle.base.errors import BadData, BadRequest
 from opendalle.cli.asked import RARE, whole_number
 from opendalle.cli.console import duration, progress, tell
 from opendalle.cli.evaluate import JUDGE
+
+if TYPE_CHECKING:
+    from opendalle.study.cells import Study
 
 study = App(
     name="study",
@@ -58,20 +61,78 @@ def priors(
         raise BadRequest(f"--guidances {guidances}", "numbers with commas between, as 1,2,4") from None
     if twins is not None and not twins > 0:
         raise BadRequest(f"--twins {twins}", "minutes, more than 0")
+    _check_world(data)
+
+    from opendalle.study.notebook import check_folder  # torch enters here
+    from opendalle.study.priors.opening import open_priors
+    from opendalle.study.priors.plan import PriorsConfig
+
+    check_folder(out)
+    config = PriorsConfig(num=num, seeds=seeds, guidances=scales)
+    plan = open_priors(model, data=data, judge=judge, out=out, config=config, twins=twins)
+    return _measure(plan, out)
+
+
+@study.command(help_epilogue="Example: opendalle study rerank dalle1 --data emoji --candidates 64 --out rerank-study")
+def rerank(
+    model: str = "dalle2",
+    /,
+    *,
+    data: Path = Path("emoji"),
+    out: Path,
+    num: Annotated[int, Parameter(converter=whole_number)] = 64,
+    candidates: Annotated[int, Parameter(converter=whole_number)] = 32,
+    judge: Annotated[str, Parameter(group=RARE)] = JUDGE,
+) -> int:
+    """Compare what could choose among many candidates of a prompt: CLIP, the model's own likelihood, controls.
+
+    Results lie in the folder as soon as they are known; the same command goes on where it was stopped.
+
+    Args:
+        model: A bundled model, or a model folder.
+        data: The emoji world (see opendalle data emoji).
+        out: The folder of the study: new, or one that the same command has begun.
+        num: Single things that are drawn, and half as many scenes of each skill.
+        candidates: Pictures drawn of each prompt; the curve says what the best of 1, 2, 4, ... of them is worth.
+        judge: Who marks the pictures: a bundled judge, or a model folder.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BadData: when there is no world to ask about.
+    """
+    _check_world(data)
+
+    from opendalle.study.notebook import check_folder  # torch enters here
+    from opendalle.study.rerank.plan import RerankConfig, open_rerank
+
+    check_folder(out)
+    config = RerankConfig(num=num, candidates=candidates)
+    return _measure(open_rerank(model, data=data, judge=judge, config=config), out)
+
+
+def _check_world(data: Path) -> None:
+    """Refuse a folder that is no emoji world, before anything is loaded.
+
+    Args:
+        data: the folder.
+
+    Raises:
+        BadData: when no world lies there.
+    """
     if not (data / "manifest.json").is_file():
         raise BadData(
             f"no emoji world at {data}", "one, for the truth is known there", f"opendalle data emoji --out {data}"
         )
 
-    from opendalle.study.notebook import Notebook, check_folder  # torch enters here
-    from opendalle.study.priors.opening import open_priors
-    from opendalle.study.priors.plan import PriorsConfig
+
+def _measure(plan: "Study", out: Path) -> int:
+    """Say how long it will take, measure, and print the report."""
+    from opendalle.study.notebook import Notebook
     from opendalle.study.report import text
     from opendalle.study.running import carry_out, estimate
 
-    check_folder(out)
-    config = PriorsConfig(num=num, seeds=seeds, guidances=scales)
-    plan = open_priors(model, data=data, judge=judge, out=out, config=config, twins=twins)
     book = Notebook(out, plan)
     cost = estimate(plan, book)
     if cost:

@@ -11,7 +11,7 @@ Source: arXiv:2102.12092, sections 2 and 3.3.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -20,7 +20,7 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Generator, Tensor
 
-from opendalle.base.axes import Embeddings, Pictures
+from opendalle.base.axes import Pictures
 from opendalle.base.errors import BadRequest
 from opendalle.base.jobs import Row, Stopwatch, by_prompt, by_seed, preview_steps, sample_of
 from opendalle.base.protocols import Hooks
@@ -28,7 +28,8 @@ from opendalle.base.records import Sample
 from opendalle.base.request import DENOISING_FIELDS, Request
 from opendalle.dalle1.drawing import candidate_generators, drawing, fit_of_known, known_words, log_likelihood
 from opendalle.dalle1.parts import Dalle1Config, Dalle1Parts
-from opendalle.dalle1.words import PairLikelihood, Words
+from opendalle.dalle1.probes import Probes
+from opendalle.dalle1.words import Words
 from opendalle.editing import Box, Draw, Extension, Framing, Mask, cells_of, mask_to_text
 from opendalle.editing.masks import mask_from_box
 from opendalle.editing.requested import AnyMask, edit_once, edited_samples, mask_of
@@ -40,7 +41,6 @@ from opendalle.pictures import (
     from_array,
     resize,
     take,
-    take_or_text,
     to_array,
 )
 from opendalle.pictures.finishing import finished
@@ -57,9 +57,10 @@ class Job:
     known: Int[Tensor, "1 n"] | None = None  # words that stay; None: nothing is known
     shape: tuple[int, int] | None = None  # width and height of the one picture that was handed in
     is_clear: bool | None = None  # whether what was handed in is transparent somewhere; None: nothing was
+    is_scored: bool = False  # whether its samples tell what candidates are chosen by
 
 
-class Dalle1:
+class Dalle1(Probes):
     """Meeting point 3 for DALL·E 1.
 
     Args:
@@ -113,6 +114,22 @@ class Dalle1:
             self._check(row.request)
         return self._jobs(Job(rows, Hooks(), self._told("generate")))
 
+    def generate_scored(self, prompts: Sequence[str], seeds: Sequence[int], **asked: Any) -> Iterator[Sample]:
+        """Draw one picture of each caption, with the scores that candidates are chosen by: a probe for study.
+
+        Args:
+            prompts: captions.
+            seeds: one a caption.
+            **asked: fields of `Request` without prompt, count, seed and candidates.
+
+        Raises:
+            BadRequest: at once, as `generate_many`.
+        """
+        rows = by_prompt(prompts, seeds, {**asked, "candidates": 1})
+        for row in rows[:1]:
+            self._check(row.request)
+        return self._jobs(Job(rows, Hooks(), self._told("generate"), is_scored=True))
+
     def vary(
         self, picture: AnyPicture, prompt: str = "", *, hooks: Hooks | None = None, **asked: Any
     ) -> Iterator[Sample]:
@@ -138,7 +155,7 @@ class Dalle1:
         share = self.config.vary_share if request.eta is None else request.eta
         with torch.no_grad():
             cells = torch.arange(number, device=self.words.device) < round((1 - share) * number)
-            known = known_words(self.words.encode(self._tensor(given)), cells[None])
+            known = known_words(self.words.encode(self.words.as_codec_sees(given)), cells[None])
         told, shape = self._told("vary", given), given.picture.size
         return self._jobs(Job(by_seed(request), hooks or Hooks(), told, known, shape, given.is_clear))
 
@@ -200,42 +217,6 @@ class Dalle1:
         """Refuse: as `blend`."""
         _refuse("ladder")
 
-    def embed(self, what: PictureOrText | Pictures) -> Embeddings:
-        """Return the embedding that its CLIP, which ranks candidates, makes of a picture or a text, one row.
-
-        Args:
-            what: a picture, or a text, as `pictures.take_or_text` tells them apart; or many pictures as the codec
-                draws them.
-
-        Raises:
-            BadPicture: when the picture cannot be read.
-            BadRequest: when the model has no CLIP.
-        """
-        clip, words = self.parts.clip, self.words
-        if clip is None:
-            raise BadRequest("a model without CLIP", "one that has it, to embed with")
-        with torch.no_grad():
-            taken = what if isinstance(what, Tensor) else take_or_text(what)
-            if isinstance(taken, str):
-                return clip.encode_text(*words.as_clip_reads(taken)).pooled
-            values = taken if isinstance(taken, Tensor) else self._tensor(taken)
-            return torch.nn.functional.normalize(clip.encode_pictures(words.as_clip_sees(values)), dim=-1)
-
-    @torch.no_grad()
-    def log_likelihood(self, captions: Sequence[str], pictures: Pictures) -> PairLikelihood:
-        """Return how likely captions and pictures are together, in nats: a probe for study.
-
-        Args:
-            captions: one a picture.
-            pictures: of the codec's size, in [-1, 1].
-
-        Raises:
-            BadRequest: when there is not one caption a picture.
-        """
-        if len(captions) != len(pictures):
-            raise BadRequest(f"{len(captions)} captions of {len(pictures)} pictures", "one caption a picture")
-        return self.words.likelihood(captions, self.words.encode(pictures))
-
     def _check(self, request: Request, hooks: Hooks | None = None) -> None:
         if request.width != request.height or request.width not in self.sizes:
             known = ", ".join(str(side) for side in self.sizes)
@@ -292,15 +273,16 @@ class Dalle1:
         rank = words.rank_of(request)
         best = [words.best(rank, row.request.prompt, one) for row, one in zip(rows, tokens, strict=True)]
         chosen = torch.stack([one[place] for one, place in zip(tokens, best, strict=True)])
+        scores = words.scores(prompts, chosen) if job.is_scored else {}
         watch.lap("rank")
         pictures = words.decode(chosen)
         watch.lap("codec")
         if request.width > pictures.shape[-1]:
             pictures = words.upsample(pictures, request.width, generators[::count])
             watch.lap("upsampler")
-        for sample in self._samples(rows, pictures, job, watch, chosen):
+        for place, sample in enumerate(self._samples(rows, pictures, job, watch, chosen)):
             job.hooks.check(sample)
-            yield sample
+            yield replace(sample, scores={name: float(some[place]) for name, some in scores.items()})
 
     def _samples(
         self, rows: Sequence[Row], pictures: Pictures, job: Job, watch: Stopwatch, tokens: Tensor
@@ -343,11 +325,6 @@ class Dalle1:
             return from_array(drawn[0].float().cpu().numpy())
 
         return draw
-
-    def _tensor(self, given: Given) -> Pictures:
-        """Return a picture as the codec sees pictures, fitted into its square."""
-        codec = self.parts.codec
-        return torch.from_numpy(given.square(codec.picture_size, codec.picture_channels))[None].to(self.words.device)
 
 
 def _refuse(verb: str) -> NoReturn:

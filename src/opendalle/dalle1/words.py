@@ -1,7 +1,6 @@
 """A picture's words as the pipeline uses them: out of pictures, back into them, and which are best."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -11,6 +10,7 @@ from torch import Generator, Tensor
 
 from opendalle.base.axes import Mask, Pictures, Tokens
 from opendalle.base.errors import BadRequest
+from opendalle.base.protocols import PairLikelihood
 from opendalle.base.request import Request
 from opendalle.clip.rerank import rerank
 from opendalle.dalle1.drawing import (
@@ -21,16 +21,9 @@ from opendalle.dalle1.drawing import (
     text_log_likelihood,
 )
 from opendalle.dalle1.parts import Dalle1Config, Dalle1Parts
+from opendalle.pictures import Given
 from opendalle.samplers import TokenOptions
 from opendalle.upsampling.cascade import UpsamplerStage, enlarged
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairLikelihood:
-    """How likely pairs of caption and picture are, in nats."""
-
-    text: Float[Tensor, " b"]  # the caption by itself
-    picture: Float[Tensor, " b"]  # the picture's words after it
 
 
 class Words:
@@ -122,10 +115,9 @@ class Words:
             prompts: captions.
             tokens: words of the pictures.
         """
-        network, text = self.parts.transformer, self.read(prompts)
         return PairLikelihood(
-            text=text_log_likelihood(network, text).sum(dim=1),
-            picture=log_likelihood(network, text, tokens).sum(dim=1),
+            text=text_log_likelihood(self.parts.transformer, self.read(prompts)).sum(dim=1),
+            picture=self._said(prompts, tokens),
         )
 
     def rank_of(self, request: Request) -> str:
@@ -157,21 +149,49 @@ class Words:
             return 0
         if rank == "clip" and prompt and self.parts.clip is not None:
             return rerank(self.parts.clip, self.as_clip_sees(self.decode(tokens)), *self.as_clip_reads(prompt)).best
-        network = self.parts.transformer
-        said = log_likelihood(network, self.read([prompt] * len(tokens)), tokens).sum(dim=1)
+        said = self._said([prompt] * len(tokens), tokens)
         if rank == "gain" and prompt:
-            said = said - log_likelihood(network, empty_text(network, len(tokens)), tokens).sum(dim=1)
+            said = said - self._said(None, tokens)
         return int(said.argmax())
 
-    def as_clip_reads(self, caption: str) -> tuple[Tokens, Mask]:
-        """Spell a caption for CLIP, one row; True where a token is real.
+    def scores(self, prompts: Sequence[str], tokens: Int[Tensor, "b n"]) -> Mapping[str, Float[Tensor, " b"]]:
+        """Return all that candidates can be chosen by: what `best` compares, under the names of `Request.rank`.
 
         Args:
-            caption: any.
+            prompts: captions, one a candidate.
+            tokens: words of the pictures.
+        """
+        clip, said = self.parts.clip, self._said(prompts, tokens)
+        found = {"likelihood": said, "gain": said - self._said(None, tokens)}
+        if clip is not None:
+            texts = clip.encode_text(*self.as_clip_reads(*prompts)).pooled
+            found["clip"] = (clip.encode_pictures(self.as_clip_sees(self.decode(tokens))) * texts).sum(dim=1)
+        return found
+
+    def _said(self, prompts: Sequence[str] | None, tokens: Int[Tensor, "b n"]) -> Float[Tensor, " b"]:
+        """Return the log-probability of pictures after captions, or after none."""
+        network = self.parts.transformer
+        text = empty_text(network, len(tokens)) if prompts is None else self.read(prompts)
+        return log_likelihood(network, text, tokens).sum(dim=1)
+
+    def as_codec_sees(self, given: Given) -> Pictures:
+        """Fit a picture into the codec's square.
+
+        Args:
+            given: of any size and shape.
+        """
+        codec = self.parts.codec
+        return torch.from_numpy(given.square(codec.picture_size, codec.picture_channels))[None].to(self.device)
+
+    def as_clip_reads(self, *captions: str) -> tuple[Tokens, Mask]:
+        """Spell captions for CLIP, one row each; True where a token is real.
+
+        Args:
+            *captions: any.
         """
         clip = self.parts.clip
         assert clip is not None
-        packed = self.parts.tokenizer.pack([caption], clip.config.context)
+        packed = self.parts.tokenizer.pack(list(captions), clip.config.context)
         return torch.from_numpy(packed.ids).to(self.device), torch.from_numpy(packed.mask).to(self.device)
 
     def as_clip_sees(self, pictures: Pictures) -> Float[Tensor, "b c2 h2 w2"]:

@@ -19,9 +19,10 @@ class Paper:
     paraphrases: Sequence[Prompt] = ()  # words that no caption contains
     scenes: Sequence[Prompt] = ()  # combinations that training may have shown
     new_scenes: Sequence[Prompt] = ()  # combinations held out from it
+    choices: Sequence[Prompt] = ()  # cells whose true pictures a model of likelihoods is shown
 
     def __post_init__(self) -> None:
-        for question in (*self.seen, *self.cells, *self.chinese, *self.paraphrases):
+        for question in (*self.seen, *self.cells, *self.chinese, *self.paraphrases, *self.choices):
             require(len(question.keys) > 0, f"the question {question.prompt!r} without concepts", "at least one")
         for question in self.cells:
             require(question.style is not None, f"the cell {question.prompt!r} without a style", "a style")
@@ -39,7 +40,11 @@ class Paper:
             paraphrases=self.paraphrases[:num],
             scenes=self.scenes[:num],
             new_scenes=self.new_scenes[:num],
+            choices=self.choices[:num],
         )
+
+
+CHOICES = 100  # true pictures, at most: each is read once under every caption of its square
 
 
 def emoji_paper(world: World, num: int = 300, num_scenes: int = 100) -> Paper:
@@ -61,4 +66,5 @@ def emoji_paper(world: World, num: int = 300, num_scenes: int = 100) -> Paper:
             for skill in prompts.COMBINED_SKILLS
             for one in prompts.scene_prompts(world, skill, num_scenes, held_out=True)
         ],
+        choices=prompts.held_out_cells(world, min(num, CHOICES)),
     )

@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image
 
 from opendalle.base.errors import BadRequest, require
-from opendalle.base.protocols import Pipeline
+from opendalle.base.protocols import LikelihoodProbe, Pipeline
 from opendalle.data.emoji.prompts import Prompt
 from opendalle.data.emoji.world import World
 from opendalle.data.sets import PictureSet
-from opendalle.evaluation import names, scenes
+from opendalle.evaluation import choosing, names, scenes
 from opendalle.evaluation.distribution import copying, density_coverage, kid, random_features
 from opendalle.evaluation.drawing import Artist, enlarge, tensor_of
 from opendalle.evaluation.judge import Judge
@@ -150,6 +150,12 @@ def _copying(desk: _Desk) -> Iterator[Score]:
         yield from names.memorisation(desk.answers("seen", desk.paper.seen), desk.world)
 
 
+def _zero_shot(desk: _Desk) -> Iterator[Score]:
+    pipeline, questions = desk.artist.pipeline, desk.paper.choices
+    if questions and isinstance(pipeline, LikelihoodProbe):  # a model that says no likelihoods has no such rows
+        yield from choosing.zero_shot(pipeline, questions, desk.world)
+
+
 _PROTOCOLS: dict[str, Callable[[_Desk], Iterator[Score]]] = {
     "rules": _rules,
     "seen": _seen,
@@ -159,6 +165,7 @@ _PROTOCOLS: dict[str, Callable[[_Desk], Iterator[Score]]] = {
     "scenes": _scenes,
     "sharp": _sharp,
     "copying": _copying,
+    "zero-shot": _zero_shot,
 }
 PROTOCOLS = tuple(_PROTOCOLS)
 

@@ -4,7 +4,7 @@ from html import escape
 from importlib import resources
 
 from opendalle.evaluation.metrics import Interval
-from opendalle.study.charts import svg
+from opendalle.study.charts import COLOURS, svg
 from opendalle.study.findings import Finding
 from opendalle.study.report import NOTHING, Chart, Entry, Figure, Report, Table, number, said
 
@@ -58,7 +58,9 @@ def _figure(figure: Figure) -> str:
 
 
 def _chart(chart: Chart) -> str:
-    key = "".join(f'<span class="line-{row % 4}">{escape(line.name)}</span>' for row, line in enumerate(chart.lines))
+    key = "".join(
+        f'<span class="line-{row % COLOURS}">{escape(line.name)}</span>' for row, line in enumerate(chart.lines)
+    )
     drawn = f'<p class="key">{key}</p>{svg(chart)}'
     return f"<section><h2>{escape(chart.title)}</h2>{_note(chart.note)}{drawn}</section>"
 

@@ -3,6 +3,7 @@
 Every interval is drawn with the same resamples, so a report repeats itself.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,6 +41,21 @@ def difference(first: Numbers, second: Numbers) -> Interval | None:
     if not asked.any():
         return None
     return paired_difference(one[asked], other[asked], np.random.default_rng(_SEED))
+
+
+def gap(first: Numbers | None, second: Numbers | None) -> Interval | None:
+    """Return first - second, prompt by prompt, of two things that may not be measured.
+
+    Args:
+        first: one number a prompt; None: not measured.
+        second: of the same prompts, in the same order.
+
+    Returns:
+        None where one is not measured, NaN where no prompt has both.
+    """
+    if first is None or second is None:
+        return None
+    return difference(first, second) or Interval(math.nan, math.nan, math.nan, 0)
 
 
 def less(first: Numbers, second: Numbers) -> Numbers:

@@ -47,6 +47,7 @@ class Chart:
     note: str = ""
     x: str  # what the axes are
     y: str
+    doubles: bool = False  # whether each step along x doubles it
     lines: Sequence[Line]
 
 
@@ -71,6 +72,24 @@ class Report:
     charts: Sequence[Chart] = ()
     figures: Sequence[Figure] = ()
     limits: Sequence[str] = ()  # what nobody should conclude
+
+
+def known_rows(rows: Sequence[Sequence[Entry]]) -> list[Sequence[Entry]]:
+    """Leave out rows of which nothing is known yet.
+
+    Args:
+        rows: of a table; the first entry is the name.
+    """
+    return [row for row in rows if any(one is not None for one in row[1:])]
+
+
+def paragraphs(words: str) -> list[str]:
+    """Return the paragraphs of a text, each on one line.
+
+    Args:
+        words: with an empty line between paragraphs.
+    """
+    return [" ".join(one.split()) for one in words.strip().split("\n\n")]
 
 
 def number(value: float) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from opendalle.evaluation.metrics import Interval
 from opendalle.study.findings import Claim, Finding
-from opendalle.study.priors.questions import SCENES, SINGLE
 from opendalle.study.priors.readings import OF_RIGHT, OWN, Readings
+from opendalle.study.questions import SCENES, SINGLE
 
 PAPER = "unCLIP, arXiv:2204.06125"
 TWIN, TEXT_TWIN = "twin-embedding", "twin-caption"  # arms: trained with z_i and caption, and with the caption only

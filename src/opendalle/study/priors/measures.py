@@ -26,7 +26,7 @@ from opendalle.evaluation.judge_batches import scene_vocabulary
 from opendalle.evaluation.metrics import top_k_hits
 from opendalle.pictures import composite, contact_sheet
 from opendalle.study.cells import Measured
-from opendalle.study.priors.questions import SIZE, SKILLS, true_pictures
+from opendalle.study.questions import SIZE, SKILLS, true_pictures
 
 APART = 1_000  # between the seeds of one question, and so the most questions of a group
 BATCH = 16  # pictures drawn at once

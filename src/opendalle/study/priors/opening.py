@@ -1,14 +1,12 @@
-"""From names to a study: load the model, the world and the judge, and say what its numbers depend on."""
+"""From names to a study of priors."""
 
 from pathlib import Path
 
-from opendalle.base.errors import BadModel
-from opendalle.checkpoint.folder import read_model
-from opendalle.data.emoji.world import World
-from opendalle.evaluation.judge import Judge
-from opendalle.pretrained.kinds import find_model, load_folder, load_pipeline
+from opendalle.checkpoint.places import find_model
+from opendalle.dalle2.pipeline import Dalle2
+from opendalle.study.bench import open_bench
 from opendalle.study.cells import Study
-from opendalle.study.priors.plan import Bench, PriorsConfig, priors_study
+from opendalle.study.priors.plan import PriorsConfig, priors_study
 from opendalle.study.priors.twins import open_twins
 
 
@@ -34,16 +32,7 @@ def open_priors(
     Raises:
         BadModel: when there is no such model, or no such judge.
     """
-    subject, marks = load_pipeline(model), read_model(find_model(judge))
-    loaded = load_folder(marks)
-    if not isinstance(loaded, Judge):
-        todo = f"Train one: opendalle train judge --data {data} --out judge-emoji"
-        raise BadModel(f"{judge}, which judges nothing", "a model that the recipe judge has trained", todo)
-    world, folder = World(data), read_model(find_model(model))
-    told = {
-        "model": f"{folder.path.resolve().name} {folder.sha256[:12]}",
-        "world": f"{len(world.concepts)} things, {world.stamp[:12]}",
-        "judge": f"{marks.path.resolve().name} {marks.sha256[:12]}",
-    }
-    bench = Bench(subject=subject, world=world, judge=loaded, told=told)
-    return priors_study(bench, config, open_twins(subject, folder.path, data, out, twins))
+    bench, made = open_bench(model, data=data, judge=judge), None
+    if isinstance(bench.subject, Dalle2):
+        made = open_twins(bench.subject, find_model(model), data, out, twins)
+    return priors_study(bench, config, made)

@@ -6,16 +6,14 @@ from functools import partial
 from typing import Any
 
 from opendalle.base.errors import BadModel, require
-from opendalle.base.protocols import Pipeline
 from opendalle.data.emoji.prompts import Prompt
-from opendalle.data.emoji.world import World
-from opendalle.evaluation.judge import Judge
+from opendalle.study.bench import Bench
 from opendalle.study.cells import Cell, Measured, Study
 from opendalle.study.priors.claims import DECODER, PRIOR, TEXT_TWIN, TWIN
 from opendalle.study.priors.measures import APART, SCENES_SHOWN, SHOWN, Examiner, Subject
-from opendalle.study.priors.questions import GROUPS, SCENES, SINGLE, in_turns, questions_of
 from opendalle.study.priors.readings import GUIDED, OWN, draw_cell, embed_cell, guide_cell, near_cell, truth_cell
 from opendalle.study.priors.tables import Pages
+from opendalle.study.questions import GROUPS, SCENES, SINGLE, in_turns, questions_of
 from opendalle.study.report import Report
 
 EMBEDDED = 4  # embeddings are cheap: so many times the questions that are drawn
@@ -46,16 +44,6 @@ class Twins:
     told: Callable[[], Mapping[str, Any]]  # what they depend on, as far as it is known
     train: Callable[[], Measured]  # ends when both are there
     subject: Callable[[str], Subject]  # of TWIN or TEXT_TWIN, once they are
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """Who is examined, on what, by whom."""
-
-    subject: Pipeline
-    world: World
-    judge: Judge
-    told: Mapping[str, Any]  # what decides the numbers besides the config: names and hashes, as plain JSON data
 
 
 def priors_study(bench: Bench, config: PriorsConfig, twins: Twins | None = None) -> Study:

@@ -1,12 +1,11 @@
 """The cells of this study by what they measure: where a number stands, and whether it is there yet."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from opendalle.evaluation.metrics import Interval
 from opendalle.study.cells import Measured
-from opendalle.study.pairing import Numbers, difference, less, mean
-from opendalle.study.priors.questions import SCENES, SINGLE, SKILLS
+from opendalle.study.pairing import Numbers, gap, less, mean
+from opendalle.study.questions import SCENES, SINGLE, SKILLS
 
 OWN = "diffusion"  # the prior that all others are compared with
 GUIDED = "guided"  # the group of the guidance curves
@@ -79,10 +78,8 @@ class Readings:
         return None if any(one is None for one in found) else [one for some in found for one in some or ()]
 
     def gap(self, first: Numbers | None, second: Numbers | None) -> Interval | None:
-        """Return first - second, prompt by prompt: None where one is not measured, NaN where no prompt has both."""
-        if first is None or second is None:
-            return None
-        return difference(first, second) or Interval(math.nan, math.nan, math.nan, 0)
+        """Return first - second, prompt by prompt: as `pairing.gap`."""
+        return gap(first, second)
 
     def against(self, arm: str, other: str, measure: str) -> Interval | None:
         """Return how far one arm is above another, by prompt.

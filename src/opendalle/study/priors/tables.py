@@ -7,7 +7,6 @@ from opendalle.evaluation.metrics import Interval
 from opendalle.study.cells import Measured
 from opendalle.study.pairing import mean
 from opendalle.study.priors.claims import DECODER, PRIOR, TEXT_TWIN, TWIN, findings
-from opendalle.study.priors.questions import GROUPS, SCENES, SINGLE, SKILLS, WORDS
 from opendalle.study.priors.readings import (
     OF_RIGHT,
     OWN,
@@ -18,7 +17,8 @@ from opendalle.study.priors.readings import (
     near_cell,
     truth_cell,
 )
-from opendalle.study.report import Chart, Entry, Figure, Line, Report, Table
+from opendalle.study.questions import GROUPS, SCENES, SINGLE, SKILLS, WORDS
+from opendalle.study.report import Chart, Entry, Figure, Line, Report, Table, known_rows, paragraphs
 
 ABOUT = """
 A prior stands between the caption and the decoder: it imagines the CLIP embedding that a picture of the caption could
@@ -78,13 +78,13 @@ class Pages:
         tables = [self._single(), self._scenes(), self._differences(), *self._curves(), self._twins(), *embeddings]
         return Report(
             title="The priors of DALL·E 2, compared",
-            about=_paragraphs(ABOUT),
+            about=paragraphs(ABOUT),
             measured={name: _plain(value) for name, value in self.told.items()},
             findings=findings(self.readings, (min(self.guidances), max(self.guidances))),
             tables=[table for table in tables if table.rows],
             charts=[chart for chart in self._charts() if any(line.points for line in chart.lines)],
             figures=[figure for figure in self._figures() if figure.sheets],
-            limits=_paragraphs(LIMITS),
+            limits=paragraphs(LIMITS),
         )
 
     def _single(self) -> Table:
@@ -116,7 +116,7 @@ class Pages:
             note="Share of drawings that the judge names rightly by its first guess, within five guesses, and in "
             "the style asked for; distance between the drawings of one caption; seconds a picture of 64 px.",
             columns=(*columns, "seconds"),
-            rows=_measured(rows),
+            rows=known_rows(rows),
         )
 
     def _scenes(self) -> Table:
@@ -131,7 +131,7 @@ class Pages:
             note="Share of scenes in which both things are there, stand as asked, and have their own colours, by "
             "rules. Relations and colours are of combinations that training never showed.",
             columns=("prior", *SKILLS, "seconds"),
-            rows=_measured(rows),
+            rows=known_rows(rows),
         )
 
     def _differences(self) -> Table:
@@ -155,7 +155,7 @@ class Pages:
             note="Its number less that of the diffusion prior for the same prompts and seeds. An interval without 0 "
             "is a difference. Diversity where right: only of prompts that both draw recognisably every time.",
             columns=("prior", *measures),
-            rows=_measured(rows),
+            rows=known_rows(rows),
         )
 
     def _embeddings(self, group: str) -> Table:
@@ -173,7 +173,7 @@ class Pages:
             f"nearest, of {count}; cosine to the caption; seconds an embedding. A mean is nearer to the truth than any "
             "honest draw.",
             columns=("prior", "cosine", "finds its picture", "within five", "nearness to the caption", "seconds"),
-            rows=_measured(rows),
+            rows=known_rows(rows),
         )
 
     def _curves(self) -> list[Table]:
@@ -191,7 +191,7 @@ class Pages:
                         row.append(None if found is None else mean(found))
                 rows.append(row)
             note = "Accuracy of the judge's first guess, and diversity, of some of the single things; 1 is no guidance."
-            tables.append(Table(name=f"curve-{knob}", title=title, note=note, columns=columns, rows=_measured(rows)))
+            tables.append(Table(name=f"curve-{knob}", title=title, note=note, columns=columns, rows=known_rows(rows)))
         return tables
 
     def _twins(self) -> Table:
@@ -207,7 +207,7 @@ class Pages:
         rows.append(["difference", *gaps])
         note = "Two small decoders of one shape, trained on the same pairs in the same order for as many pictures, "
         note += "without a sketch; they differ only in whether they are shown z_i."
-        return Table(name="twins", title="Twins of equal compute", note=note, columns=columns, rows=_measured(rows))
+        return Table(name="twins", title="Twins of equal compute", note=note, columns=columns, rows=known_rows(rows))
 
     def _charts(self) -> list[Chart]:
         lines = []
@@ -224,8 +224,8 @@ class Pages:
                     points.append((x.value, y.value, f"{scale:g}"))
             lines.append(Line(name=told, points=points))
         note = "Each point is a guidance scale. Further up is more often right, further right more diverse."
-        told = {"x": "diversity of one caption's drawings", "y": "right by the first guess"}
-        return [Chart(title="Guidance against diversity", note=note, **told, lines=lines)]
+        x, y = "diversity of one caption's drawings", "right by the first guess"
+        return [Chart(title="Guidance against diversity", note=note, x=x, y=y, lines=lines)]
 
     def _figures(self) -> list[Figure]:
         figures = []
@@ -249,15 +249,5 @@ class Pages:
         return figures
 
 
-def _measured(rows: Sequence[Sequence[Entry]]) -> list[Sequence[Entry]]:
-    """Leave out rows of which nothing is known yet."""
-    return [row for row in rows if any(one is not None for one in row[1:])]
-
-
 def _plain(value: Any) -> str:
     return ", ".join(f"{one:g}" for one in value) if isinstance(value, list) else str(value)
-
-
-def _paragraphs(text: str) -> list[str]:
-    """Return the paragraphs of a text, each on one line."""
-    return [" ".join(one.split()) for one in text.strip().split("\n\n")]

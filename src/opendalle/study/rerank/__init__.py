@@ -1,0 +1,1 @@
+"""Many candidates of one caption: by what should the best of them be chosen?"""
