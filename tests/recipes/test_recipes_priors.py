@@ -10,8 +10,8 @@ from opendalle.base.rng import picture_generator
 from opendalle.checkpoint.configs import from_plain
 from opendalle.checkpoint.folder import Part, read_model, write_model
 from opendalle.checkpoint.places import bundled_folder
+from opendalle.dalle2.parts import Dalle2Config
 from opendalle.dalle2.priors.protocol import Prior, Said
-from opendalle.dalle2.settings import Dalle2Config
 from opendalle.data.emoji.fixture import build_fixture
 from opendalle.pretrained.kinds import PRIORS_HEAD, load, load_pipeline
 from opendalle.recipes import run
@@ -139,7 +139,7 @@ def test_a_sibling_is_added_and_no_other_byte_is_changed(tmp_path: Path) -> None
     for wrong, role in ((clip, "priors"), (others, "butler")):
         with pytest.raises(BadModel, match=role):
             name_sibling(model, role, wrong, tmp_path / "never")
-    with pytest.raises(BadModel, match="wanted a DALL·E 2"):
+    with pytest.raises(BadModel, match="wanted a DALL·E 1 or 2"):
         name_sibling(clip, "priors", others, tmp_path / "never")
     assert not (tmp_path / "never").exists()
 
