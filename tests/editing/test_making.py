@@ -1,4 +1,4 @@
-"""A plan carried out with plain functions in the networks' place: every step is where the plan says, and nothing else."""
+"""A plan carried out with plain functions in the networks' place: every step is where the plan says."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Settings of upsamplers are those of any stage: what a file holds loads as it was, and the stages are those by hand."""
+"""Settings of upsamplers are those of any stage: a file loads as it was written, and stages are those by hand."""
 
 import json
 from dataclasses import fields
