@@ -183,7 +183,7 @@ def test_an_edit_draws_inside_its_box_alone(dalle, box):
 
 
 def test_an_edit_keeps_the_candidate_that_the_known_words_follow(dalle, monkeypatch):
-    from opendalle.dalle1 import pipeline as module
+    from opendalle.dalle1 import edits as module
 
     fits, chosen = [], []
     original, decode = module.fit_of_known, dalle.words.decode

@@ -95,10 +95,11 @@ def test_new_ground_is_drawn_by_its_own_edits_and_the_square_stays_as_it_is(tall
 
 def test_pictures_of_a_batch_go_on_one_by_one_each_with_its_own_caption(tall: Dalle1) -> None:
     prompts, seeds, seen = ["a red apple", "红苹果"], [5, 6], list[Any]()
-    many = list(tall.generate_many(prompts, seeds, **sized(80, 64), **CLEAR, exact=True))
-    together = list(tall.generate_many(prompts, seeds, **sized(80, 64), **CLEAR))
+    asked = {**sized(80, 64), **CLEAR, "candidates": 1}
+    many = list(tall.generate_many(prompts, seeds, **asked, exact=True))
+    together = list(tall.generate_many(prompts, seeds, **asked))
     for prompt, seed, sample, beside in zip(prompts, seeds, many, together, strict=True):
-        (alone,) = tall.generate(prompt, seed=seed, **sized(80, 64), **CLEAR, hooks=Hooks(guards=(seen.append,)))
+        (alone,) = tall.generate(prompt, seed=seed, **asked, hooks=Hooks(guards=(seen.append,)))
         assert sample.picture.tobytes() == alone.picture.tobytes()
         assert (np.abs(pixels(beside) - pixels(alone)) > 1).mean() <= 0.001
     assert [one.seed for one in seen] == seeds
