@@ -1,7 +1,11 @@
 """A DALL·E 1 small enough to run a hundred times: random weights, every one of them alive."""
 
+from dataclasses import replace
+from typing import TypeVar
+
 import pytest
 import torch
+from torch import nn
 
 from opendalle.clip.model import CLIP, CLIPConfig
 from opendalle.codec.dvae import DiscreteVAE, DiscreteVAEConfig
@@ -14,6 +18,8 @@ from opendalle.upsampling.network import Upsampler, UpsamplerConfig
 from opendalle.upsampling.settings import UpsamplerSettings
 
 CHANNELS = 4
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def tiny_parts(seed: int = 0, channels: int = CHANNELS) -> Dalle1Parts:
@@ -55,6 +61,18 @@ def tiny_parts(seed: int = 0, channels: int = CHANNELS) -> Dalle1Parts:
             initialisation="gpt",
         )
     )
+    return Dalle1Parts(
+        tokenizer=tokenizer,
+        transformer=alive(transformer, 0.3),
+        codec=alive(codec, 0.2),
+        clip=alive(clip, 0.05),
+        upsampler=tiny_upsampler(channels),
+    )
+
+
+def tiny_upsampler(channels: int = CHANNELS, seed: int = 0) -> Upsampler:
+    """One that doubles."""
+    torch.manual_seed(seed)
     upscale = UNetConfig(
         in_channels=2 * channels,
         out_channels=channels,
@@ -63,17 +81,26 @@ def tiny_parts(seed: int = 0, channels: int = CHANNELS) -> Dalle1Parts:
         patch=2,
         middle="none",
     )
-    upsampler = Upsampler(UpsamplerConfig(picture_channels=channels, factor=2, unet=upscale))
-    for network, spread in ((clip, 0.05), (codec, 0.2), (transformer, 0.3), (upsampler, 0.05)):
-        with torch.no_grad():
-            for weight in network.parameters():
-                weight.add_(spread * torch.randn_like(weight))
-        network.eval().requires_grad_(False)
-    return Dalle1Parts(tokenizer=tokenizer, transformer=transformer, codec=codec, clip=clip, upsampler=upsampler)
+    return alive(Upsampler(UpsamplerConfig(picture_channels=channels, factor=2, unet=upscale)), 0.05)
+
+
+def alive(network: Network, spread: float) -> Network:
+    """Move every weight, and train no more."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(spread * torch.randn_like(weight))
+    return network.eval().requires_grad_(False)
 
 
 @pytest.fixture
 def dalle() -> Dalle1:
     """The whole pipeline."""
-    config = Dalle1Config(guidance=2.0, edit_candidates=2, upsampler=UpsamplerSettings(steps=2))
+    config = Dalle1Config(guidance=2.0, edit_candidates=2, upsampler=UpsamplerSettings())
     return Dalle1(tiny_parts(), config, {"model": "tiny", "sha256": "0" * 64}, "1" * 64)
+
+
+@pytest.fixture
+def tall(dalle: Dalle1) -> Dalle1:
+    """The whole pipeline with an upscaler: 32, 64, and twice that."""
+    parts = replace(dalle.parts, upscaler=tiny_upsampler(seed=3))
+    return Dalle1(parts, replace(dalle.config, upscaler=UpsamplerSettings(steps=1)), dalle.origin, "1" * 64)

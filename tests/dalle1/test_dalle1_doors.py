@@ -18,13 +18,14 @@ CARD = {"data": "none", "recipe": "by hand", "licence": "none"}
 
 
 @pytest.fixture
-def folder(dalle: Dalle1, tmp_path: Path) -> Path:
+def folder(tall: Dalle1, tmp_path: Path) -> Path:
     """A model folder beside those of its siblings."""
-    parts, places = dalle.parts, {}
+    parts, places = tall.parts, {}
     kinds = {
         "clip": ("clip", parts.clip),
         "codec": ("codec-dvae", parts.codec),
         "upsampler": ("upsampler", parts.upsampler),
+        "upscaler": ("upsampler", parts.upscaler),
     }
     for role, (kind, network) in kinds.items():
         extra = {TOKENIZER: parts.tokenizer.to_json()} if role == "clip" else {}
@@ -44,6 +45,9 @@ def test_a_folder_is_the_model(dalle: Dalle1, folder: Path) -> None:
     assert found.sizes == (32, 64)
     (sample,) = found.generate("a red apple", width=64, height=64)
     assert sample.picture.size == (64, 64)
+    assert [(one.base, len(one.grid)) for one in found.words.stages] == [(32, 2), (64, 1)]
+    (sample,) = found.generate("a red apple", width=128, height=128)
+    assert sample.picture.size == (128, 128)
 
 
 def test_siblings_of_another_language_are_refused(dalle: Dalle1, folder: Path) -> None:
@@ -70,7 +74,9 @@ def test_every_verb_from_the_command_line_and_again(
         "varied.png": ["vary", "given.png", "a red apple", "--size", "32", "--eta", "0.25", "--temperature", "0.8"],
         "edited.png": ["edit", "given.png", "a red apple", "--box", "4,4,20,20"],
         "grown.png": ["edit", "given.png", "--extend", "left=8"],
-        "large.png": ["upscale", "given.png", "--scale", "2"],
+        "large.png": ["upscale", "given.png", "--scale", "4"],
+        "wide.png": ["generate", "a red apple", "--size", "224x128", "--seed", "3"],
+        "varied-large.png": ["vary", "given.png", "--size", "100"],
     }
     for name, words in made.items():
         assert run([*words, *model, "--out", name]) == 0, capsys.readouterr().err
@@ -78,6 +84,8 @@ def test_every_verb_from_the_command_line_and_again(
         assert Path(name).read_bytes() == Path(f"again-{name}").read_bytes()
     assert run(["generate", "a red apple", "--size", "32", "--steps", "3", *model]) == 2
     assert "DALL·E 1 does not read it" in capsys.readouterr().err
+    assert run(["generate", "a red apple", "--size", "129", *model]) == 2
+    assert "a square of side 32, 64, or WIDTHxHEIGHT with a shorter side of 32 to 128" in capsys.readouterr().err
     assert run(["blend", "given.png", "given.png", *model, "--size", "32"]) == 2
     assert "blend with DALL·E 1" in capsys.readouterr().err
     assert not Path("out").exists()

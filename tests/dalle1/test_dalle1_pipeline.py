@@ -183,7 +183,7 @@ def test_an_edit_draws_inside_its_box_alone(dalle, box):
 
 
 def test_an_edit_keeps_the_candidate_that_the_known_words_follow(dalle, monkeypatch):
-    from opendalle.dalle1 import pipeline as module
+    from opendalle.dalle1 import edits as module
 
     fits, chosen = [], []
     original, decode = module.fit_of_known, dalle.words.decode
@@ -290,7 +290,7 @@ def test_what_it_cannot_do_is_refused_at_once(dalle):
         lambda: dalle.morph(picture(), "a car"),
         lambda: dalle.ladder(picture()),
         lambda: dalle.generate("a car", embedding=torch.zeros(1, 4)),
-        lambda: dalle.generate("a car", width=48, height=48),
+        lambda: dalle.generate("a car", width=65, height=65),
         lambda: dalle.edit(picture(), box="0,0,4,4", mask=np.ones((32, 32), dtype=bool)),
         lambda: Dalle1(replace(dalle.parts, clip=None), dalle.config).generate("a car", rank="clip", **SIDE),
         lambda: Dalle1(replace(dalle.parts, clip=None), dalle.config).embed("a car"),

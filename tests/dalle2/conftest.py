@@ -8,14 +8,15 @@ import torch
 from opendalle.clip.model import CLIP, CLIPConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
 from opendalle.dalle2.decoder import Decoder, DecoderConfig
-from opendalle.dalle2.parts import Dalle2Parts
+from opendalle.dalle2.parts import Dalle2Config, Dalle2Parts
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.dalle2.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
-from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.nn.transformer import TransformerConfig
 from opendalle.nn.unet import UNetConfig, UNetLevel
+from opendalle.samplers.settings import StageSettings
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.upsampling.network import Upsampler, UpsamplerConfig
+from opendalle.upsampling.settings import UpsamplerSettings
 
 CONTEXT, EMBED, WIDTH = 12, 16, 32
 
@@ -81,7 +82,7 @@ def tiny_config(**decoder: object) -> Dalle2Config:
     return Dalle2Config(
         prior=StageSettings(prediction="x0", steps=3, clip=5.0),
         decoder=StageSettings(**{"prediction": "v", "steps": 4, "guidance": 3.0} | decoder),  # type: ignore[arg-type]
-        upsampler=StageSettings(prediction="v", steps=2, clip=1.0),
+        upsampler=UpsamplerSettings(prediction="v"),
     )
 
 
@@ -107,7 +108,7 @@ def tiny_upscaler(seed: int = 3, factor: int = 2) -> Upsampler:
 @pytest.fixture
 def tall() -> Dalle2:
     """The whole pipeline with an upscaler: 16, 64, and twice that."""
-    config = replace(tiny_config(), upscaler=StageSettings(prediction="x0", steps=2, clip=1.0))
+    config = replace(tiny_config(), upscaler=UpsamplerSettings())
     parts = replace(tiny_parts(), upscaler=tiny_upscaler())
     return Dalle2(parts, config, {"model": "tiny", "sha256": "0" * 64})
 

@@ -14,8 +14,9 @@ from opendalle.base.jobs import keeps_transparency, preview_steps
 from opendalle.base.protocols import Hooks, Pipeline
 from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows, picture_generator
+from opendalle.dalle2.parts import Dalle2Config
 from opendalle.dalle2.pipeline import Dalle2
-from opendalle.dalle2.settings import Dalle2Config, StageSettings
+from opendalle.samplers.settings import StageSettings
 
 SMALL = {"width": 16, "height": 16}
 

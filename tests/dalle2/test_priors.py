@@ -18,9 +18,9 @@ from opendalle.dalle2.priors.projection import PROJECTION_PRESETS, ProjectionPri
 from opendalle.dalle2.priors.protocol import Prior, Said, draw_nearest, refuse_unheeded
 from opendalle.dalle2.priors.scores import score_prior
 from opendalle.dalle2.priors.untrained import CaptionOnly, ShiftedText, ShiftedTextConfig, TextAsPicture
-from opendalle.dalle2.settings import StageSettings
 from opendalle.nn.transformer import TransformerConfig
 from opendalle.samplers import GuidedDenoise, last_state, sample
+from opendalle.samplers.settings import StageSettings
 
 E, D, N = 16, 12, 6
 SETTINGS = StageSettings(prediction="x0", steps=3, sampler="ddpm", guidance=2.0, clip=5.0)

@@ -13,9 +13,10 @@ from opendalle.checkpoint.configs import from_plain, to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
 from opendalle.checkpoint.places import find_model
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
-from opendalle.dalle2.settings import Dalle2Config, StageSettings
+from opendalle.dalle2.parts import Dalle2Config
 from opendalle.nn.unet import UNetConfig, UNetLevel
 from opendalle.pretrained.kinds import load, load_pipeline, sibling
+from opendalle.samplers.settings import StageSettings
 from opendalle.upsampling.network import Upsampler, UpsamplerConfig
 
 CARD = {"data": "none", "recipe": "by hand", "licence": "none"}

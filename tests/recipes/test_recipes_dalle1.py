@@ -30,7 +30,7 @@ TEXTS = ["a red apple on a blue ground", "an apple", "a heart beside a star"] * 
 
 
 def siblings(folder: Path) -> dict[str, Path]:
-    """Write a CLIP with its tokenizer, a codec of words and an upsampler, all tiny."""
+    """Write a CLIP with its tokenizer, a codec of words, an upsampler and an upscaler, all tiny."""
     torch.manual_seed(0)
     tokenizer = BytePairTokenizer.train(TEXTS, 300)
     clip_config = CLIPConfig(
@@ -65,10 +65,11 @@ def siblings(folder: Path) -> dict[str, Path]:
         "clip": Part(to_plain(clip_config), clip.state_dict(), extra=extra),
         "codec": Part(to_plain(codec_config), codec.state_dict()),
         "upsampler": Part(to_plain(upsampler_config), upsampler.state_dict()),
+        "upscaler": Part(to_plain(upsampler_config), upsampler.state_dict()),
     }
-    kinds = {"clip": "clip", "codec": "codec-dvae", "upsampler": "upsampler"}
+    kinds = {"clip": "clip", "codec": "codec-dvae"}
     for role, part in parts.items():
-        write_model(folder / f"tiny-{role}", kind=kinds[role], parts={role: part}, card=CARD)
+        write_model(folder / f"tiny-{role}", kind=kinds.get(role, "upsampler"), parts={role: part}, card=CARD)
     return {role: folder / f"tiny-{role}" for role in parts}
 
 
@@ -100,6 +101,7 @@ def test_from_pictures_to_a_model_that_draws_in_one_command(world: Path, tmp_pat
     assert scores["picture_perplexity"] == pytest.approx(np.exp(scores["picture_nats"]), rel=1e-2)
     dalle = load_pipeline(out)
     assert dalle.sizes == (64, 256)
+    assert [(one.base, len(one.grid)) for one in dalle.words.stages] == [(64, 2), (256, 1)]
     (sample,) = dalle.generate("a red apple", seed=3)
     assert sample.picture.size == (256, 256)
     assert sample.recipe["model"] == "dalle1"
@@ -186,6 +188,32 @@ def test_what_is_missing_is_trained_first(world: Path, tmp_path: Path) -> None:
         dalle1(world, out, codec_kind="kl")
     with pytest.raises(BadConfig, match="pairs"):
         dalle1(world, out, pairs=0)
+
+
+def test_an_upscaler_is_named_if_given_or_inherited_from_either_generation_and_none_is_trained(
+    world: Path, tmp_path: Path
+) -> None:
+    places = siblings(tmp_path)
+    named = {role: read_model(place).reference for role, place in places.items()}
+
+    def like(kind: str, **roles: str) -> Path:
+        head = Part({"siblings": {role: named[theirs] for role, theirs in roles.items()}, "settings": {}})
+        return write_model(tmp_path / f"{kind}-{len(roles)}", kind=kind, parts={"pipeline": head}, card=CARD).path
+
+    def stages(**given: Path) -> tuple[list[str], dict[str, Path]]:
+        found = dalle1(world, tmp_path / "out", **given)  # type: ignore[arg-type]
+        return [one.name for one in found], found[-1].build.__self__.places  # type: ignore[union-attr]
+
+    both = {"clip": "clip", "upsampler": "upsampler"}
+    one, two = like("dalle1", words="codec", upscaler="upscaler", **both), like("dalle2", upscaler="upscaler", **both)
+    assert stages(like=one) == (["transformer"], places)
+    assert stages(like=two, codec=places["codec"]) == (["transformer"], places)
+    bare = {role: place for role, place in places.items() if role != "upscaler"}
+    assert stages(like=like("dalle1", words="codec", **both)) == (["transformer"], bare)
+    assert stages(like=like("dalle2", **both), codec=places["codec"], upscaler=tmp_path / "mine") == (
+        ["transformer"],
+        bare | {"upscaler": tmp_path / "mine"},
+    )
 
 
 def test_a_codec_without_words_is_refused(tmp_path: Path) -> None:

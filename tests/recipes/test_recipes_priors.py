@@ -10,8 +10,8 @@ from opendalle.base.rng import picture_generator
 from opendalle.checkpoint.configs import from_plain
 from opendalle.checkpoint.folder import Part, read_model, write_model
 from opendalle.checkpoint.places import bundled_folder
+from opendalle.dalle2.parts import Dalle2Config
 from opendalle.dalle2.priors.protocol import Prior, Said
-from opendalle.dalle2.settings import Dalle2Config
 from opendalle.data.emoji.fixture import build_fixture
 from opendalle.pretrained.kinds import PRIORS_HEAD, load, load_pipeline
 from opendalle.recipes import run
@@ -21,6 +21,7 @@ from opendalle.recipes.data import PairBatches
 from opendalle.recipes.places import runs_beside
 from opendalle.recipes.priors import priors
 from opendalle.recipes.reading import ReadCaptions
+from opendalle.upsampling.settings import UpsamplerSettings
 
 SETTINGS = {"prior": {}, "decoder": {}}
 
@@ -139,7 +140,7 @@ def test_a_sibling_is_added_and_no_other_byte_is_changed(tmp_path: Path) -> None
     for wrong, role in ((clip, "priors"), (others, "butler")):
         with pytest.raises(BadModel, match=role):
             name_sibling(model, role, wrong, tmp_path / "never")
-    with pytest.raises(BadModel, match="wanted a DALL·E 2"):
+    with pytest.raises(BadModel, match="wanted a DALL·E 1 or 2"):
         name_sibling(clip, "priors", others, tmp_path / "never")
     assert not (tmp_path / "never").exists()
 
@@ -161,6 +162,16 @@ def test_an_upscaler_is_named_with_settings_unless_there_are_some(tmp_path: Path
     if (bundled_folder() / "dalle2-emoji/model.json").is_file():
         name_sibling(Path("dalle2"), "upscaler", bundled_folder() / "upsampler-emoji", tmp_path / "whole")
         assert [stage.base for stage in load(tmp_path / "whole").cascade.stages] == [64, 256]
+
+
+def test_a_dalle1_takes_an_upscaler_too_and_no_priors(tmp_path: Path) -> None:
+    model, upscaler = fake(tmp_path / "model", "dalle1", {}, "pipeline"), fake(tmp_path / "upscaler", "upsampler")
+    head = name_sibling(model, "upscaler", upscaler, tmp_path / "named").part("pipeline").config
+    assert head["siblings"]["upscaler"]["name"] == "upscaler"
+    assert from_plain(UpsamplerSettings, head["settings"]["upscaler"]) == UPSCALER
+    clip = fake(tmp_path / "clip", "clip")
+    with pytest.raises(BadModel, match="as priors of a dalle1; wanted one of clip, words, upsampler, upscaler"):
+        name_sibling(model, "priors", fake(tmp_path / "p", "dalle2-priors", {"clip": clip}), tmp_path / "never")
 
 
 def test_the_recipe_names_an_upscaler_that_is_given_or_inherited_and_trains_none(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ class Dalle1Config:
     rank: Rank = "clip"  # which is best: by CLIP, by the model's own likelihood, or by what the caption adds to it
     vary_share: float = 0.5  # of a picture's words that a variation draws anew, the last ones
     upsampler: UpsamplerSettings | None = None  # over pixels; None: there is no upsampler
+    upscaler: UpsamplerSettings | None = None  # over the pixels of large pictures; None: there is none
 
     def __post_init__(self) -> None:
         require(self.guidance >= 0, f"guidance is {self.guidance}", "at least 0; 1 is off")
@@ -51,7 +52,8 @@ class Dalle1Parts:
     transformer: Dalle1Transformer
     codec: TokenCodec
     clip: CLIP | None = None  # ranks candidates; reads the tokenizer's tokens, too
-    upsampler: Upsampler | None = None
+    upsampler: Upsampler | None = None  # from what the codec draws to the size that is drawn natively
+    upscaler: Upsampler | None = None  # and from there on
 
     def __post_init__(self) -> None:
         config, side = self.transformer.config, self.codec.picture_size // self.codec.factor

@@ -5,45 +5,38 @@ Every verb ends in the same walk, word by word in raster order.  What makes them
     generate    nothing
     vary        the first rows of a picture; the rest is drawn anew, as in the paper's picture-to-picture examples
     edit        all words that no edited pixel touches, on whichever side they lie
-    upscale     everything: the upsampler alone
+    upscale     everything: the upsamplers alone
+
+Other sizes than the native ones go on through `making`.
 
 Source: arXiv:2102.12092, sections 2 and 3.3.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
 import torch
-from jaxtyping import Int
-from PIL import Image
-from torch import Generator, Tensor
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from opendalle.base.axes import Pictures
 from opendalle.base.errors import BadRequest
 from opendalle.base.jobs import Row, Stopwatch, by_prompt, by_seed, preview_steps, sample_of
 from opendalle.base.protocols import Hooks
 from opendalle.base.records import Sample
 from opendalle.base.request import DENOISING_FIELDS, Request
-from opendalle.dalle1.drawing import candidate_generators, drawing, fit_of_known, known_words, log_likelihood
+from opendalle.dalle1.drawing import candidate_generators, drawing, known_words
+from opendalle.dalle1.edits import Edits
 from opendalle.dalle1.parts import Dalle1Config, Dalle1Parts
 from opendalle.dalle1.probes import Probes
 from opendalle.dalle1.words import Words
-from opendalle.editing import Box, Draw, Extension, Framing, Mask, cells_of, mask_to_text
-from opendalle.editing.masks import mask_from_box
-from opendalle.editing.requested import AnyMask, edit_once, edited_samples, mask_of
-from opendalle.pictures import (
-    AnyPicture,
-    Given,
-    PictureOrText,
-    composite,
-    from_array,
-    resize,
-    take,
-    to_array,
-)
+from opendalle.editing import Box, Draw, Extension, Mask, SizePlan, mask_from_box, mask_to_text
+from opendalle.editing.making import Making
+from opendalle.editing.requested import AnyMask, edited_samples, mask_of
+from opendalle.pictures import AnyPicture, Given, PictureOrText, take
 from opendalle.pictures.finishing import finished
+from opendalle.upsampling.cascade import resizing
 from opendalle.upsampling.requested import upscaled_samples
 
 
@@ -57,6 +50,7 @@ class Job:
     known: Int[Tensor, "1 n"] | None = None  # words that stay; None: nothing is known
     shape: tuple[int, int] | None = None  # width and height of the one picture that was handed in
     is_clear: bool | None = None  # whether what was handed in is transparent somewhere; None: nothing was
+    plan: SizePlan | None = None  # how the size is made; None: it is drawn natively
     is_scored: bool = False  # whether its samples tell what candidates are chosen by
 
 
@@ -75,6 +69,15 @@ class Dalle1(Probes):
     ) -> None:
         self.parts, self.config, self.origin, self.clip_sha256 = parts, config, dict(origin or {}), clip_sha256
         self.words = Words(parts, config)
+
+    @cached_property
+    def _edits(self) -> Edits:
+        return Edits(self.words)
+
+    @cached_property
+    def _making(self) -> Making:
+        behind = self.words.stages[len(self.sizes) - 1 :]  # without those that lead to a native size
+        return Making(self.sizes, [stage.factor for stage in behind], partial(resizing, behind))
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -95,8 +98,8 @@ class Dalle1(Probes):
         if "embedding" in asked:
             raise BadRequest("an embedding for DALL·E 1", "a prompt: it knows no embeddings")
         request = Request.of(prompt, **asked)
-        self._check(request, hooks)
-        return self._jobs(Job(by_seed(request), hooks or Hooks(), self._told("generate")))
+        plan = self._check(request, hooks)
+        return self._jobs(Job(by_seed(request), hooks or Hooks(), self._told("generate"), plan=plan))
 
     def generate_many(self, prompts: Sequence[str], seeds: Sequence[int], **asked: Any) -> Iterator[Sample]:
         """Draw one picture of each caption, in batches; for evaluation and grids.
@@ -110,9 +113,8 @@ class Dalle1(Probes):
             BadRequest: at once, as `generate`; or when there is not one seed a caption.
         """
         rows = by_prompt(prompts, seeds, asked)
-        for row in rows[:1]:
-            self._check(row.request)
-        return self._jobs(Job(rows, Hooks(), self._told("generate")))
+        plan = next((self._check(row.request) for row in rows), None)
+        return self._jobs(Job(rows, Hooks(), self._told("generate"), plan=plan))
 
     def generate_scored(self, prompts: Sequence[str], seeds: Sequence[int], **asked: Any) -> Iterator[Sample]:
         """Draw one picture of each caption, with the scores that candidates are chosen by: a probe for study.
@@ -123,11 +125,11 @@ class Dalle1(Probes):
             **asked: fields of `Request` without prompt, count, seed and candidates.
 
         Raises:
-            BadRequest: at once, as `generate_many`.
+            BadRequest: at once, as `generate_many`; or when the size is not native.
         """
         rows = by_prompt(prompts, seeds, {**asked, "candidates": 1})
-        for row in rows[:1]:
-            self._check(row.request)
+        if any(self._check(row.request) is not None for row in rows[:1]):
+            raise BadRequest("scores of pictures of another size", f"a size of {self.sizes}, which are drawn natively")
         return self._jobs(Job(rows, Hooks(), self._told("generate"), is_scored=True))
 
     def vary(
@@ -150,14 +152,14 @@ class Dalle1(Probes):
         if request.keep:
             where = ~mask_from_box(Box.parse(request.keep), given.picture.size)
             return self._edited(given, where, request, hooks, self._told("vary", given))
-        self._check(request, hooks)
+        plan = self._check(request, hooks, can_grow=False)
         number = self.parts.transformer.config.num_cells
         share = self.config.vary_share if request.eta is None else request.eta
         with torch.no_grad():
             cells = torch.arange(number, device=self.words.device) < round((1 - share) * number)
             known = known_words(self.words.encode(self.words.as_codec_sees(given)), cells[None])
         told, shape = self._told("vary", given), given.picture.size
-        return self._jobs(Job(by_seed(request), hooks or Hooks(), told, known, shape, given.is_clear))
+        return self._jobs(Job(by_seed(request), hooks or Hooks(), told, known, shape, given.is_clear, plan))
 
     def edit(
         self,
@@ -190,7 +192,7 @@ class Dalle1(Probes):
         return self._edited(given, where, request, hooks, told)
 
     def upscale(self, picture: AnyPicture, *, hooks: Hooks | None = None, **asked: Any) -> Iterator[Sample]:
-        """Enlarge a picture with the upsampler, window by window.
+        """Enlarge a picture with the upsamplers, window by window.
 
         Args:
             picture: of any size and shape; one with transparency keeps it.
@@ -217,11 +219,11 @@ class Dalle1(Probes):
         """Refuse: as `blend`."""
         _refuse("ladder")
 
-    def _check(self, request: Request, hooks: Hooks | None = None) -> None:
-        if request.width != request.height or request.width not in self.sizes:
-            known = ", ".join(str(side) for side in self.sizes)
-            raise BadRequest(f"size {request.width}x{request.height}", f"a square of side {known}")
+    def _check(self, request: Request, hooks: Hooks | None = None, *, can_grow: bool = True) -> SizePlan | None:
+        """Refuse what cannot be carried out; say how the size is made, None where it is drawn natively."""
         self._check_words(request, hooks)
+        is_native = request.width == request.height and request.width in self.sizes
+        return None if is_native else self._making.plan(request, can_grow=can_grow)
 
     def _check_words(self, request: Request, hooks: Hooks | None) -> None:
         """Refuse wishes that only a denoiser can heed."""
@@ -237,6 +239,8 @@ class Dalle1(Probes):
     def _jobs(self, job: Job) -> Iterator[Sample]:
         if not job.rows:
             return
+        if job.plan is not None:
+            job = replace(job, told={**job.told, "made": job.plan.told})
         request = job.rows[0].request
         batch = 1 if request.exact else request.batch
         for first in range(0, len(job.rows), batch):
@@ -265,7 +269,8 @@ class Dalle1(Probes):
                     watch.lap("transformer")
                     shown = [place for place in range(first, end) if place % count == 0]  # first candidates
                     pictures = words.half_drawn(tokens[[place - first for place in shown]])
-                    yield from self._samples([rows[place // count] for place in shown], pictures, job, watch, tokens)
+                    for place, one in zip(shown, pictures, strict=True):
+                        yield self._finished(job, tokens.shape[1], rows[place // count], one, watch, True)
                     watch.pause()
             found.append(tokens)
         watch.lap("transformer")
@@ -277,54 +282,40 @@ class Dalle1(Probes):
         watch.lap("rank")
         pictures = words.decode(chosen)
         watch.lap("codec")
-        if request.width > pictures.shape[-1]:
-            pictures = words.upsample(pictures, request.width, generators[::count])
+        side = request.width if job.plan is None else job.plan.square
+        if side > pictures.shape[-1]:
+            pictures = words.upsample(pictures, side, generators[::count])
             watch.lap("upsampler")
-        for place, sample in enumerate(self._samples(rows, pictures, job, watch, chosen)):
-            job.hooks.check(sample)
-            yield replace(sample, scores={name: float(some[place]) for name, some in scores.items()})
+        finish = partial(self._finished, job, config.num_cells)
+        if job.plan is not None:
 
-    def _samples(
-        self, rows: Sequence[Row], pictures: Pictures, job: Job, watch: Stopwatch, tokens: Tensor
-    ) -> Iterator[Sample]:
-        """Turn a batch of tensors into samples."""
-        step, num_steps = tokens.shape[1], self.parts.transformer.config.num_cells
-        for row, one in zip(rows, pictures, strict=True):
-            picture = finished(one.float().cpu().numpy(), row.request, shape=job.shape, is_clear=job.is_clear)
-            yield sample_of(row, picture, job.told, watch, step, num_steps, is_preview=step < num_steps)
+            def drawing_beside(place: int) -> Draw:
+                return self._edits.drawing(rows[place].request, generators[place * count])
+
+            yield from self._making.samples(
+                pictures, rows, job.plan, generators[::count], watch, drawing=drawing_beside, finish=finish
+            )
+            return
+        for place, (row, one) in enumerate(zip(rows, pictures, strict=True)):
+            told = {name: float(some[place]) for name, some in scores.items()}
+            yield replace(finish(row, one, watch, False), scores=told)
+
+    def _finished(
+        self, job: Job, step: int, row: Row, values: Float[Tensor, "c h w"], watch: Stopwatch, is_preview: bool
+    ) -> Sample:
+        """Turn one picture, as it stands when so many words are drawn, into a sample; guards see it when it is done."""
+        picture = finished(values.float().cpu().numpy(), row.request, shape=job.shape, is_clear=job.is_clear)
+        num_steps = self.parts.transformer.config.num_cells
+        sample = sample_of(row, picture, job.told, watch, step, num_steps, is_preview=is_preview)
+        if not is_preview:
+            job.hooks.check(sample)
+        return sample
 
     def _edited(
         self, given: Given, where: Mask | Extension, request: Request, hooks: Hooks | None, told: Mapping[str, Any]
     ) -> Iterator[Sample]:
         self._check_words(request, hooks)
-        framing = Framing(context=request.context)
-        run = edit_once(given, where, partial(self._drawing_frames, request), self.sizes[-1], framing)
-        return edited_samples(run, request, hooks or Hooks(), told)
-
-    def _drawing_frames(self, request: Request, generator: Generator) -> Draw:
-        """Draw frames of one picture, each several times; kept is the one that what is known goes on from best."""
-        words, codec = self.words, self.parts.codec
-        count = request.candidates or self.config.edit_candidates
-
-        @torch.no_grad()
-        def draw(picture: Image.Image, mask: Mask) -> Image.Image:
-            seed = int(torch.randint(2**62, (), generator=generator))
-            small = resize(picture, codec.picture_size, codec.picture_size)
-            if codec.picture_channels == 3:
-                small = composite(small)
-            cells = torch.from_numpy(~cells_of(mask, len(mask) * codec.factor // codec.picture_size))
-            seen = words.encode(torch.from_numpy(to_array(small))[None])
-            known = known_words(seen, cells.flatten()[None].to(words.device)).expand(count, -1)
-            text, wish = words.read([request.prompt] * count), words.wish(request, [request.prompt] * count)
-            states = drawing(self.parts.transformer, text, candidate_generators(seed, count), wish, known)
-            tokens = list(states)[-1].tokens
-            if count > 1:
-                fit = fit_of_known(log_likelihood(self.parts.transformer, text, tokens), known)
-                tokens = tokens[int(fit.argmax())][None]
-            drawn = words.upsample(words.decode(tokens[:1]), len(mask), [generator])
-            return from_array(drawn[0].float().cpu().numpy())
-
-        return draw
+        return edited_samples(self._edits.begin(given, where, request), request, hooks or Hooks(), told)
 
 
 def _refuse(verb: str) -> NoReturn:

@@ -24,6 +24,7 @@ from opendalle.dalle1.parts import Dalle1Config, Dalle1Parts
 from opendalle.pictures import Given
 from opendalle.samplers import TokenOptions
 from opendalle.upsampling.cascade import UpsamplerStage, enlarged
+from opendalle.upsampling.settings import chained
 
 
 class Words:
@@ -46,11 +47,10 @@ class Words:
 
     @property
     def stages(self) -> tuple[UpsamplerStage, ...]:
-        """The upsampler, with how it was trained and how it is sampled."""
-        upsampler, settings = self.parts.upsampler, self.config.upsampler
-        if upsampler is None or settings is None:
-            return ()
-        return (settings.stage(upsampler, self.parts.codec.picture_size),)
+        """The upsamplers, each with how it was trained and how it is sampled, from the smallest pictures on."""
+        parts, config = self.parts, self.config
+        links = (parts.upsampler, config.upsampler), (parts.upscaler, config.upscaler)
+        return chained(parts.codec.picture_size, *links)
 
     def read(self, prompts: Sequence[str]) -> Int[Tensor, "b t"]:
         """Read captions; the empty one is what guidance pushes away from."""

@@ -26,18 +26,19 @@ from opendalle.base.axes import Embeddings, Grid, Pictures
 from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows
 from opendalle.dalle2.known import known_channels
-from opendalle.dalle2.parts import Dalle2Parts, Latent, Prompted
+from opendalle.dalle2.parts import Dalle2Config, Dalle2Parts, Latent, Prompted
 from opendalle.dalle2.priors.diffusion import DiffusionDraws
 from opendalle.dalle2.priors.protocol import Prior, Said, chosen_prior, draw_nearest
 from opendalle.dalle2.priors.untrained import CaptionOnly, TextAsPicture
-from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.nn.whitening import Whitening
 from opendalle.samplers.course import SamplerOptions, SamplerState
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.invert import invert
 from opendalle.samplers.repaint import RepaintOptions, repaint
 from opendalle.samplers.sample import last_state, sample
+from opendalle.samplers.settings import StageSettings
 from opendalle.upsampling.cascade import UpsamplerStage
+from opendalle.upsampling.settings import chained
 
 OWN_PRIOR = "diffusion"  # the one that lies in the model's own folder
 ENLARGING = ("upsampler", "upscaler")  # the networks that make pictures larger, in order
@@ -63,7 +64,7 @@ class Cascade:
         self.priors = ChainMap(own, cast(MutableMapping[str, Prior], parts.priors))  # only looked up: loads no other
         self._schedules = {
             name: stage.make_schedule()
-            for name in ("decoder", *ENLARGING)  # the prior keeps its own
+            for name in ("decoder", "upsampler")  # the prior keeps its own
             if (stage := getattr(config, name))
         }
 
@@ -76,22 +77,8 @@ class Cascade:
     @property
     def stages(self) -> tuple[UpsamplerStage, ...]:
         """The upsamplers, each with how it was trained and how it is sampled, from the smallest pictures on."""
-        found, base = list[UpsamplerStage](), self.parts.codec.picture_size
-        for name in ENLARGING:
-            network, settings = getattr(self.parts, name), getattr(self.config, name)
-            if network is None or settings is None:
-                continue
-            stage = UpsamplerStage(
-                upsampler=network,
-                base=base,
-                schedule=self._schedules[name],
-                grid=self.grid(name, None),
-                prediction=settings.prediction,
-                clip=settings.clip,
-            )
-            found.append(stage)
-            base *= stage.factor
-        return tuple(found)
+        links = ((getattr(self.parts, name), getattr(self.config, name)) for name in ENLARGING)
+        return chained(self.parts.codec.picture_size, *links)
 
     @property
     def grid_shape(self) -> tuple[int, int, int]:
@@ -353,7 +340,7 @@ class Cascade:
         """Return the steps that a stage visits.
 
         Args:
-            stage: decoder, upsampler or upscaler.
+            stage: decoder or upsampler.
             steps: how many; None: as the settings say.
         """
         settings: StageSettings = getattr(self.config, stage)

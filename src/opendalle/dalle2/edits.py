@@ -13,10 +13,11 @@ from torch import Generator
 from opendalle.base.axes import Embeddings
 from opendalle.base.request import Request
 from opendalle.dalle2.cascade import Cascade
+from opendalle.dalle2.jobs import Start
 from opendalle.dalle2.parts import Latent, Prompted
-from opendalle.editing import Draw, Extension, Framing, Mask, cells_of
+from opendalle.editing import Draw, Extension, Framing, Mask, on_grid
 from opendalle.editing.requested import EditOnce, edit_once
-from opendalle.pictures import Given, composite, from_array, resize, to_array
+from opendalle.pictures import Given, from_array
 from opendalle.samplers.sample import last_state
 
 
@@ -70,18 +71,30 @@ class Edits:
         @torch.no_grad()
         def draw(picture: Image.Image, mask: Mask) -> Image.Image:
             said, latent = begun()
-            small = resize(picture, codec.picture_size, codec.picture_size)
-            if codec.picture_channels == 3:
-                small = composite(small)
-            x0 = codec.encode(torch.from_numpy(to_array(small))[None].to(cascade.device))
-            known = ~torch.from_numpy(cells_of(mask, len(mask) * codec.factor // codec.picture_size))[None, None]
-            states = cascade.fill(latent, said, empty, [generator], request, x0, known.to(cascade.device))
+            side, channels = codec.picture_size, codec.picture_channels
+            seen = on_grid(picture, mask, side=side, channels=channels, factor=codec.factor)
+            x0 = codec.encode(torch.from_numpy(seen.values).to(cascade.device))
+            known = torch.from_numpy(seen.known)[None, None].to(cascade.device)
+            states = cascade.fill(latent, said, empty, [generator], request, x0, known)
             drawn = codec.decode(last_state(states).x_t)
             if drawn.shape[-1] < len(mask):
                 drawn = cascade.upsample(drawn, [generator])
             return from_array(drawn[0].float().cpu().numpy())
 
         return draw
+
+    def growing(self, start: Start, place: int, generator: Generator) -> Draw:
+        """Return what draws new ground beside one picture of a batch: of its caption, and of what it means.
+
+        Args:
+            start: what the batch was drawn from; the noise has been used.
+            place: of the picture in the batch.
+            generator: the rest of its chance.
+        """
+        latent, rows = start.latent, torch.tensor([place], device=start.prompted.mask.device)
+        z = None if latent.z is None else latent.z[place : place + 1]
+        begun = start.prompted.rows(rows), Latent(z, doubt=latent.doubt)
+        return self.drawing(start.request, generator, lambda: begun)
 
     @torch.no_grad()
     def _begun(

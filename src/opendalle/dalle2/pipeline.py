@@ -1,7 +1,7 @@
 """DALL·E 2, seen from the doors: one method a verb, each a stream of samples.
 
 Every verb ends in the same walk, from a latent (z_i, x_T) through decoder, codec and upsampler, and for other sizes on
-through `large`.  What makes them different is where the latent comes from:
+through `making`.  What makes them different is where the latent comes from:
 
     generate    z_i from the prior, x_T from the picture's own chance
     vary        both from a picture; chance comes in on the way (eta), or in x_T (renew)
@@ -14,12 +14,13 @@ through `large`.  What makes them different is where the latent comes from:
 Source: unCLIP, arXiv:2204.06125, sections 2, 3 and 6.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from opendalle.base.axes import Embeddings, Pictures
@@ -34,15 +35,15 @@ from opendalle.dalle2.cascade import Cascade
 from opendalle.dalle2.changes import Changes
 from opendalle.dalle2.edits import Edits
 from opendalle.dalle2.jobs import Begin, Job, Start
-from opendalle.dalle2.large import Large
-from opendalle.dalle2.parts import Dalle2Parts, Latent
+from opendalle.dalle2.parts import Dalle2Config, Dalle2Parts, Latent
 from opendalle.dalle2.probes import Probes
-from opendalle.dalle2.settings import Dalle2Config
-from opendalle.editing import Box, Extension, SizePlan, mask_from_box, mask_to_text
+from opendalle.editing import Box, Draw, Extension, SizePlan, mask_from_box, mask_to_text
+from opendalle.editing.making import Making
 from opendalle.editing.requested import AnyMask, edited_samples, mask_of
 from opendalle.pictures import AnyPicture, Given, PictureOrText, take, take_or_text
 from opendalle.pictures.finishing import finished
 from opendalle.samplers.course import SamplerState
+from opendalle.upsampling.cascade import resizing
 from opendalle.upsampling.requested import upscaled_samples
 
 
@@ -72,8 +73,9 @@ class Dalle2(Probes):
         return Edits(self.cascade)
 
     @cached_property
-    def _large(self) -> Large:
-        return Large(self.cascade, self._edits)
+    def _making(self) -> Making:
+        behind = self.cascade.stages[len(self.sizes) - 1 :]  # without those that lead to a native size
+        return Making(self.sizes, [stage.factor for stage in behind], partial(resizing, behind))
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -280,7 +282,7 @@ class Dalle2(Probes):
         """Refuse what cannot be carried out; say how the size is made, None where it is drawn natively."""
         self._check_steps(request)
         is_native = request.width == request.height and request.width in self.sizes
-        return None if is_native else self._large.plan(request, can_grow=can_grow)
+        return None if is_native else self._making.plan(request, can_grow=can_grow)
 
     def _check_steps(self, request: Request) -> None:
         request.refuse(TOKEN_FIELDS, "DALL·E 2")
@@ -346,13 +348,13 @@ class Dalle2(Probes):
         start = job.begin(rows, generators, watch)
         request = start.request
         empty = cascade.nothing(len(rows))
-        finish = self._finisher(rows, job, watch)
         due = preview_steps(request.previews, len(cascade.grid("decoder", request.steps)))
         state = None
         for state in cascade.denoise(start.latent, start.prompted, empty, generators, request):
             if state.step in due:
                 watch.lap("decoder")
-                yield from finish(self.parts.codec.decode(state.x0), state, True)
+                for row, shown in zip(rows, self.parts.codec.decode(state.x0), strict=True):
+                    yield _finished(job, state, row, shown, watch, True)
                 watch.pause()
         assert state is not None
         watch.lap("decoder")
@@ -361,22 +363,24 @@ class Dalle2(Probes):
         if (request.width if job.plan is None else job.plan.square) > pictures.shape[-1]:
             pictures = cascade.upsample(pictures, generators)
             watch.lap("upsampler")
+        finish = partial(_finished, job, state)
         if job.plan is not None:
-            yield from self._large.samples(pictures, rows, job, start, generators, watch, state)
+
+            def drawing(place: int) -> Draw:
+                return self._edits.growing(start, place, generators[place])
+
+            yield from self._making.samples(pictures, rows, job.plan, generators, watch, drawing=drawing, finish=finish)
             return
-        for done in finish(pictures, state, False):
-            job.hooks.check(done)
-            yield done
+        for row, one in zip(rows, pictures, strict=True):
+            yield finish(row, one, watch, False)
 
-    def _finisher(
-        self, rows: Sequence[Row], job: Job, watch: Stopwatch
-    ) -> Callable[[Pictures, SamplerState, bool], Iterator[Sample]]:
-        """Return what turns a batch of tensors into samples."""
 
-        def finish(pictures: Pictures, state: SamplerState, is_preview: bool) -> Iterator[Sample]:
-            for row, one in zip(rows, pictures, strict=True):
-                values = one.float().cpu().numpy()
-                picture = finished(values, row.request, shape=job.shape, is_clear=job.is_clear)
-                yield sample_of(row, picture, job.told, watch, state.step, state.num_steps, is_preview=is_preview)
-
-        return finish
+def _finished(
+    job: Job, state: SamplerState, row: Row, values: Float[Tensor, "c h w"], watch: Stopwatch, is_preview: bool
+) -> Sample:
+    """Turn one picture, as it stands at a state of the decoder, into a sample; guards see it when it is finished."""
+    picture = finished(values.float().cpu().numpy(), row.request, shape=job.shape, is_clear=job.is_clear)
+    sample = sample_of(row, picture, job.told, watch, state.step, state.num_steps, is_preview=is_preview)
+    if not is_preview:
+        job.hooks.check(sample)
+    return sample

@@ -1,7 +1,7 @@
 """Editing, for any generation: masks, frames, the way back into the picture, outpainting order, sizes.  No torch."""
 
 from opendalle.editing.canvas import Canvas, Window
-from opendalle.editing.drawing import Draw, Edited, edited, extended
+from opendalle.editing.drawing import Draw, Edited, OnGrid, edited, extended, on_grid
 from opendalle.editing.frames import Frame, Framing, mask_frames
 from opendalle.editing.ground import Carried, carried_on
 from opendalle.editing.masks import (
@@ -29,6 +29,7 @@ __all__ = [
     "Frame",
     "Framing",
     "Mask",
+    "OnGrid",
     "OutpaintingOrder",
     "SizePlan",
     "Sizes",
@@ -45,4 +46,5 @@ __all__ = [
     "mask_from_text",
     "mask_from_white",
     "mask_to_text",
+    "on_grid",
 ]

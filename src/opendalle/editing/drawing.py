@@ -3,15 +3,41 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Bool, Float32
 from PIL import Image
 
 from opendalle.editing.canvas import Canvas
 from opendalle.editing.frames import Frame, Framing, mask_frames
-from opendalle.editing.masks import Mask, check_mask, check_picture
+from opendalle.editing.masks import Mask, cells_of, check_mask, check_picture
 from opendalle.editing.outpainting import Extension, OutpaintingOrder
+from opendalle.pictures import composite, resize, to_array
 
 # What a generation brings: (RGBA picture of the model's side, where to draw) -> the whole square, drawn.
 Draw = Callable[[Image.Image, Mask], Image.Image]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnGrid:
+    """What a generation is to draw, as its codec sees it."""
+
+    values: Float32[np.ndarray, "1 c h w"]  # in [-1, 1]
+    known: Bool[np.ndarray, "h2 w2"]  # True for the cells that nothing to be drawn touches
+
+
+def on_grid(picture: Image.Image, mask: Mask, *, side: int, channels: int, factor: int) -> OnGrid:
+    """Bring a frame, as `Draw` gets it, before a codec.
+
+    Args:
+        picture: RGBA, of the model's side.
+        mask: where to draw.
+        side: of the codec's pictures, in pixels; divides the model's.
+        channels: 4 keeps transparency; 3 lays all on white.
+        factor: pixels a cell of its grid, along each axis.
+    """
+    small = resize(picture, side, side)
+    values = to_array(small if channels == 4 else composite(small))
+    return OnGrid(values=values[None], known=~cells_of(mask, len(mask) * factor // side))
 
 
 @dataclass(frozen=True, kw_only=True)

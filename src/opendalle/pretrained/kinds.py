@@ -27,7 +27,7 @@ from opendalle.dalle1.pipeline import Dalle1
 from opendalle.dalle1.transformer import Dalle1Transformer, Dalle1TransformerConfig
 from opendalle.dalle2.decoder import Decoder, DecoderConfig
 from opendalle.dalle2.means import Guess, GuessConfig, Sketch, SketchConfig
-from opendalle.dalle2.parts import Dalle2Parts
+from opendalle.dalle2.parts import Dalle2Config, Dalle2Parts
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.dalle2.priors.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
 from opendalle.dalle2.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
@@ -35,7 +35,6 @@ from opendalle.dalle2.priors.linear import LinearPrior, LinearPriorConfig
 from opendalle.dalle2.priors.projection import ProjectionPrior, ProjectionPriorConfig
 from opendalle.dalle2.priors.protocol import Prior
 from opendalle.dalle2.priors.untrained import ShiftedText, ShiftedTextConfig
-from opendalle.dalle2.settings import Dalle2Config
 from opendalle.evaluation.judge import Judge, JudgeConfig
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.upsampling.network import Upsampler, UpsamplerConfig
@@ -219,11 +218,13 @@ def _load_dalle1(model: ModelFolder, device: torch.device) -> Dalle1:
     config = from_plain(Dalle1Config, settings)
     clip, words = sibling(model, siblings, "clip"), sibling(model, siblings, "words")
     upsampler = _upsampler_of(model, siblings, config.upsampler)
+    upscaler = _upsampler_of(model, siblings, config.upscaler, "upscaler")
     networks = {
         "transformer": load_network("dalle1-transformer", model.part("transformer"), device=device),
         "codec": load_folder(words, device=device),
         "clip": load_folder(clip, device=device),
         "upsampler": load_folder(upsampler, device=device) if upsampler is not None else None,
+        "upscaler": load_folder(upscaler, device=device) if upscaler is not None else None,
     }
     try:
         parts = Dalle1Parts(tokenizer=load_tokenizer(clip), **networks)

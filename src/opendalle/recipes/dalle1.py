@@ -24,7 +24,7 @@ from opendalle.pretrained.kinds import find_model
 from opendalle.recipes.card import card_of
 from opendalle.recipes.clip import clip as clip_recipe
 from opendalle.recipes.command import main
-from opendalle.recipes.dalle2_folder import PIPELINE, named_siblings
+from opendalle.recipes.dalle2_folder import PIPELINE, UPSCALER, named_siblings
 from opendalle.recipes.data import open_set, some_captions
 from opendalle.recipes.dvae import dvae as dvae_recipe
 from opendalle.recipes.pairs import num_held_out
@@ -49,6 +49,7 @@ def dalle1(
     clip: Path | None = None,
     codec: Path | None = None,
     upsampler: Path | None = None,
+    upscaler: Path | None = None,
     like: Path | None = None,
     codec_kind: str = "vqgan",
     pairs: int = 200_000,
@@ -80,7 +81,8 @@ def dalle1(
         clip: a trained CLIP; without, one is trained.
         codec: a trained codec that speaks in words; without, one is trained.
         upsampler: a trained upsampler; without, one is trained.
-        like: take them from this DALL·E 1; or CLIP and upsampler from this DALL·E 2, whose codec a VQGAN begins with.
+        upscaler: a trained upsampler from there to 1024 px; without, there is none.
+        like: take them from this DALL·E 1; or all but the codec from this DALL·E 2, whose codec a VQGAN begins with.
         codec_kind: dvae or vqgan, if the codec is trained.
         pairs: draws of the set that are encoded once and trained on many times.
         scenes: share of a world's draws that are scenes of several things; without, the world's own.
@@ -100,10 +102,11 @@ def dalle1(
     """
     require(pairs >= 1, f"pairs is {pairs}", "1 or more")
     require(codec_kind in CODECS, f"codec_kind is {codec_kind!r}", " or ".join(CODECS))
-    asked = {"clip": clip, "codec": codec, "upsampler": upsampler}
+    asked = {"clip": clip, "codec": codec, "upsampler": upsampler, "upscaler": upscaler}
     given = siblings_of(like) if like is not None else {}
     given |= {role: place for role, place in asked.items() if place is not None}
-    places = {role: given.get(role, out.parent / f"{out.name}-{role}") for role in asked}
+    wanted = [role for role in asked if role != "upscaler" or role in given]  # of which none is trained
+    places = {role: given.get(role, out.parent / f"{out.name}-{role}") for role in wanted}
     stages: list[Stage] = []
     if "clip" not in given:
         stages += clip_recipe(data, places["clip"], pictures=clip_pictures)
@@ -145,7 +148,7 @@ def siblings_of(model: Path) -> dict[str, Path]:
     if folder.kind not in ("dalle1", "dalle2"):
         raise BadModel(f"{folder.path} of kind {folder.kind!r}, to take networks from", "a DALL·E 1 or 2")
     # The codec of a DALL·E 2 has no words, but one that has can begin with it.
-    roles = {"clip": "clip", "words": "codec", "codec": "autoencoder", "upsampler": "upsampler"}
+    roles = {"words": "codec", "codec": "autoencoder"} | {role: role for role in ("clip", "upsampler", "upscaler")}
     return {roles[theirs]: place for theirs, place in named_siblings(folder, roles).items()}
 
 
@@ -271,13 +274,17 @@ def write_dalle1(
     Args:
         out: the model folder to write.
         network: the transformer.
-        places: role -> sibling's folder: clip, codec, and upsampler if there is one.
+        places: role -> sibling's folder: clip, codec, and upsampler and upscaler if there are any.
         card: where all comes from.
     """
     siblings = {
         "words" if role == "codec" else role: read_model(find_model(place)).reference for role, place in places.items()
     }
-    settings = SETTINGS if "upsampler" in places else replace(SETTINGS, upsampler=None)
+    settings = replace(
+        SETTINGS,
+        upsampler=SETTINGS.upsampler if "upsampler" in places else None,
+        upscaler=UPSCALER if "upscaler" in places else None,
+    )
     parts = {
         "transformer": Part(to_plain(network.config), network.state_dict(), storage=STORAGE),
         PIPELINE: Part({"settings": to_plain(settings), "siblings": siblings}),

@@ -19,26 +19,32 @@ from opendalle.codec.protocol import Codec
 from opendalle.dalle2.decoder import Decoder
 from opendalle.dalle2.means import Guess, Sketch
 from opendalle.dalle2.objectives import without_common_padding
+from opendalle.dalle2.parts import Dalle2Config
 from opendalle.dalle2.priors.diffusion import DiffusionPrior
-from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.diffusion.grids import strided
 from opendalle.diffusion.schedules import Schedule
 from opendalle.pretrained.kinds import ROLES, find_model, load_folder, load_network, load_tokenizer
 from opendalle.recipes.data import PairBatches
 from opendalle.samplers.analytic import measure_noise_power
 from opendalle.samplers.guided import GuidedDenoise
+from opendalle.samplers.settings import StageSettings
 from opendalle.tokenizers.bpe import BytePairTokenizer
+from opendalle.upsampling.settings import UpsamplerSettings
 
 SETTINGS = Dalle2Config(
     prior=StageSettings(prediction="x0", steps=16, sampler="ddim", guidance=2.0, clip=5.0),
     decoder=StageSettings(prediction="v", steps=20, sampler="ddim", guidance=2.0),
-    upsampler=StageSettings(prediction="x0", steps=2, sampler="ddim", clip=1.0),
+    upsampler=UpsamplerSettings(),
     doubt=0.6,
 )
-UPSCALER = StageSettings(prediction="x0", steps=1, sampler="ddim", clip=1.0)  # where there is one
+UPSCALER = UpsamplerSettings(steps=1)  # where there is one, of any generation
 NOISE_POWER = "noise_power.json"  # beside the prior's weights, until the pipeline's settings hold it
 MEASURED, MEASURED_STEPS = 512, 50  # pairs and steps on which the prior's noise is measured
 SIBLINGS = ("clip", "codec", "upsampler")  # without which none is trained
+NAMED = {  # kind of a generation -> roles of the siblings that it may name
+    "dalle1": ("clip", "words", "upsampler", "upscaler"),
+    "dalle2": ("clip", "codec", "upsampler", "upscaler", "priors"),
+}
 PIPELINE = "pipeline"  # the part that holds settings and siblings
 
 
@@ -160,7 +166,7 @@ def write_dalle2(
 
 
 def name_sibling(model: Path, role: str, named: Path, out: Path) -> ModelFolder:
-    """Copy a DALL·E 2 that names one sibling more, as its priors; all else stays as it is, to the byte.
+    """Copy a DALL·E 1 or 2 that names one sibling more, as its upscaler; all else stays as it is, to the byte.
 
     An upsampler or upscaler that it has no settings for is sampled as the recipe says.
 
@@ -171,13 +177,15 @@ def name_sibling(model: Path, role: str, named: Path, out: Path) -> ModelFolder:
         out: the model folder to write.
 
     Raises:
-        BadModel: when the model is no DALL·E 2, or the sibling is of a kind that cannot play the role.
+        BadModel: when the model is no such generation, or the sibling is of a kind that cannot play the role there.
     """
     folder, other = read_model(find_model(model)), read_model(find_model(named))
-    if folder.kind != "dalle2":
-        raise BadModel(f"{folder.path} of kind {folder.kind!r}, to name a sibling", "a DALL·E 2")
-    if other.kind not in ROLES.get(role, ()):
-        raise BadModel(f"{other.path}, a {other.kind}, as {role}", " or ".join(ROLES.get(role, ())) or "a known role")
+    if folder.kind not in NAMED:
+        raise BadModel(f"{folder.path} of kind {folder.kind!r}, to name a sibling", "a DALL·E 1 or 2")
+    fitting = ROLES[role] if role in NAMED[folder.kind] else ()
+    if other.kind not in fitting:
+        came = f"{other.path}, a {other.kind}, as {role} of a {folder.kind}"
+        raise BadModel(came, " or ".join(fitting) or "one of " + ", ".join(NAMED[folder.kind]))
     head = folder.part(PIPELINE).config
     head["siblings"] |= {role: other.reference}
     own = {"upsampler": SETTINGS.upsampler, "upscaler": UPSCALER}

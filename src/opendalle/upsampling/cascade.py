@@ -9,7 +9,7 @@ Source: the chain of upsamplers and its DDIM steps: unCLIP, arXiv:2204.06125, se
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -151,6 +151,25 @@ def enlarged(
         result = step.pictures
     assert result is not None
     return result
+
+
+def resizing(
+    stages: Sequence[UpsamplerStage], generator: Generator
+) -> Callable[[Pictures, tuple[int, int]], Iterator[Pictures | None]]:
+    """Return what brings one picture to a size of its own shape, larger or smaller, for those who know no upsampler.
+
+    Args:
+        stages: from the smallest pictures to the largest.
+        generator: all noise comes from it.
+
+    Returns:
+        A function of picture, and height and width, that yields the picture at last and nothing a step before.
+    """
+
+    def resize(picture: Pictures, size: tuple[int, int]) -> Iterator[Pictures | None]:
+        return (step.pictures for step in enlarging(picture, size, stages, [generator]))
+
+    return resize
 
 
 @torch.no_grad()

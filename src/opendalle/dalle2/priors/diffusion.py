@@ -25,7 +25,6 @@ from opendalle.base.errors import require
 from opendalle.base.rng import normal_like_rows
 from opendalle.dalle2.means import Guess, check_given
 from opendalle.dalle2.priors.protocol import Said, check_states, without_unused
-from opendalle.dalle2.settings import StageSettings
 from opendalle.nn.embeddings import LearnedPositions, TimeEmbedding
 from opendalle.nn.kv_cache import KVCache
 from opendalle.nn.transformer import Transformer, TransformerConfig
@@ -33,6 +32,7 @@ from opendalle.nn.whitening import Whitening
 from opendalle.samplers.course import SamplerOptions
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.sample import last_state, sample
+from opendalle.samplers.settings import StageSettings
 
 SMALLEST_STD = 1e-4  # of a number that hardly varies
 NUM_STEP_TOKENS = 3  # step, noised embedding, query: what changes while an embedding is denoised

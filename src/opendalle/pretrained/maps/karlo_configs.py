@@ -11,12 +11,14 @@ from opendalle.base.errors import BadModel
 from opendalle.checkpoint.configs import from_plain
 from opendalle.codec.identity import IdentityCodecConfig
 from opendalle.dalle2.decoder import DecoderConfig
+from opendalle.dalle2.parts import Dalle2Config
 from opendalle.dalle2.priors.diffusion import DiffusionPriorConfig
-from opendalle.dalle2.settings import Dalle2Config, StageSettings
 from opendalle.nn.transformer import TransformerConfig
 from opendalle.nn.unet import UNetConfig, UNetLevel
 from opendalle.pretrained.maps.foreign_form import ForeignForm, number, only, several, whole
+from opendalle.samplers.settings import StageSettings
 from opendalle.upsampling.network import UpsamplerConfig
+from opendalle.upsampling.settings import UpsamplerSettings
 
 Config = TypeVar("Config")
 
@@ -275,7 +277,7 @@ def pipeline_config(prior: Mapping[str, Any], decoder: Mapping[str, Any], super_
     return Dalle2Config(
         prior=stage_settings(prior, steps=25, guidance=4.0),
         decoder=stage_settings(decoder, steps=25, guidance=8.0),
-        upsampler=stage_settings(super_res, steps=7),
+        upsampler=UpsamplerSettings(**vars(stage_settings(super_res, steps=7))),
         candidates=1,
         unit_embeddings=False,
     )

@@ -1,4 +1,4 @@
-"""How each network of the cascade was trained, and how it is sampled when nobody says otherwise: plain data."""
+"""How a diffusion network was trained, and how it is sampled when nobody says otherwise: plain data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from opendalle.samplers.course import Variance
 
 @dataclass(frozen=True, kw_only=True)
 class StageSettings:
-    """How one diffusion network of the cascade was trained, and how it is sampled when nobody says otherwise."""
+    """How one diffusion network of a cascade was trained, and how it is sampled when nobody says otherwise."""
 
     schedule: str = "cosine"  # of its training
     num_train_steps: int = 1000  # of its training
@@ -28,7 +28,7 @@ class StageSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "noise_power", tuple(self.noise_power))  # JSON gives a list back
-        require(self.steps >= 1, f"steps is {self.steps}", "at least 1")
+        require(1 <= self.steps <= self.num_train_steps, f"steps is {self.steps}", f"1 to {self.num_train_steps}")
         require(self.guidance >= 0, f"guidance is {self.guidance}", "at least 0; 1 is off")
         require(self.clip is None or self.clip > 0, f"clip is {self.clip}", "a positive range, or None")
         require(
@@ -38,6 +38,7 @@ class StageSettings:
         )
         known = ("trailing", "karlo", "fast27", "even-snr")
         require(self.spacing in known, f"spacing is {self.spacing!r}", "one of " + ", ".join(known))
+        self.make_schedule()  # refuses what there is not
 
     @property
     def clip_range(self) -> tuple[float, float] | None:
@@ -56,20 +57,3 @@ class StageSettings:
         if self.spacing == "even-snr":
             return even_snr(schedule, steps)
         return (karlo if self.spacing == "karlo" else strided)(self.num_train_steps, steps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dalle2Config:
-    """Settings of a whole DALL·E 2; the networks' own configs travel with their weights."""
-
-    prior: StageSettings  # over CLIP's picture embeddings
-    decoder: StageSettings  # over the codec's grid
-    upsampler: StageSettings | None = None  # over pixels; None: there is no upsampler
-    upscaler: StageSettings | None = None  # over the pixels of large pictures; None: there is none
-    candidates: int = 2  # embeddings drawn, of which the one nearest to the caption is kept (section 2.2)
-    doubt: float = 0.0  # how far the sketch takes a drawn embedding to be off, 0 to 1; see Sketch.forward
-    unit_embeddings: bool = True  # whether the decoder was trained on unit-length z_i; False: on CLIP's raw output
-
-    def __post_init__(self) -> None:
-        require(self.candidates >= 1, f"candidates is {self.candidates}", "at least 1")
-        require(0 <= self.doubt <= 1, f"doubt is {self.doubt}", "a number from 0 to 1")
