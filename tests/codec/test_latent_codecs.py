@@ -142,6 +142,23 @@ def test_a_picture_alone_is_the_picture_in_a_batch_and_has_its_own_noise() -> No
     assert both.abs().max() <= 1
 
 
+def test_two_steps_are_the_published_rule_written_out() -> None:
+    decoder, grid = matters(ConsistencyDecoder(DRAWER)), noise(1, 3, 4, 4)
+    rng, x, left_the_range = picture_generator(5), torch.zeros(1, 3, 16, 16), 0
+    seen = (grid - torch.tensor(DRAWER.grid_mean).view(3, 1, 1)) / torch.tensor(DRAWER.grid_std).view(3, 1, 1)
+    seen = seen.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    for t in (1008, 512):
+        kept = cosine(1024).alpha_bar[t].item()
+        sigma, r = (1 / kept - 1) ** 0.5, (1 / kept) ** 0.5
+        x = kept**0.5 * x + (1 - kept) ** 0.5 * torch.randn(1, 3, 16, 16, generator=rng)
+        said = decoder.unet(torch.cat([r / (sigma**2 + 0.25) ** 0.5 * x, seen], dim=1), torch.tensor([t]))[:, :3]
+        x = sigma * 0.5 / (sigma**2 + 0.25) ** 0.5 * said + r * 0.25 / (sigma**2 + 0.25) * x
+        left_the_range += int((x.abs() > 1).any())
+        x = x.clamp(-1, 1)
+    assert left_the_range == 2
+    torch.testing.assert_close(decoder.decode(grid, [picture_generator(5)]), x, atol=1e-5, rtol=1e-5)
+
+
 def test_tiles_of_a_decoded_picture_are_the_whole() -> None:
     decoder, grid = matters(ConsistencyDecoder(DRAWER)), noise(2, 3, 6, 4)
     rngs = [picture_generator(5), picture_generator(6)]
