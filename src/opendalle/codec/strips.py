@@ -25,8 +25,9 @@ def decode_by_strips(decoder: Decoder, grid: Grid, strips: Strips) -> Pictures:
     """
 
     def draw(cells: Tensor) -> Tensor:
-        start, conv = strips.sheet_of(cells), decoder.conv_in
-        sheet = _middle(decoder, strips.convolve([start], conv, channels=conv.out_channels), strips)
+        conv = decoder.conv_in
+        sheet = strips.convolve([strips.sheet_of(cells)], conv, channels=conv.out_channels)
+        sheet = _middle(decoder, sheet, strips)
         return decoder.unfold(_end(decoder, _levels(decoder, sheet, strips), strips))
 
     return torch.cat([draw(grid[k : k + 1]) for k in range(len(grid))])
@@ -43,8 +44,9 @@ def encode_by_strips(encoder: Encoder, pictures: Pictures, strips: Strips) -> Gr
     """
 
     def look(picture: Tensor) -> Tensor:
-        start, conv = strips.sheet_of(encoder.fold(picture)), encoder.conv_in
-        sheet = _levels(encoder, strips.convolve([start], conv, channels=conv.out_channels), strips)
+        conv = encoder.conv_in
+        sheet = strips.convolve([strips.sheet_of(encoder.fold(picture))], conv, channels=conv.out_channels)
+        sheet = _levels(encoder, sheet, strips)
         return _end(encoder, _middle(encoder, sheet, strips), strips)
 
     return torch.cat([look(pictures[k : k + 1]) for k in range(len(pictures))])

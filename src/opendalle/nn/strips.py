@@ -220,8 +220,9 @@ class Strips:
 
     def _unet(self, network: UNet, x: Tensor, t: Tensor) -> Tensor:
         patch, time = network.config.patch, network.time(t)
-        folded = self.sheet_of(F.pixel_unshuffle(x, patch))
-        sheet = self.convolve([folded], network.conv_in, channels=network.conv_in.out_channels)
+        start = [self.sheet_of(F.pixel_unshuffle(x, patch))]
+        sheet = self.convolve(start, network.conv_in, channels=network.conv_in.out_channels)
+        del start  # a sheet is let go as soon as it was read: nothing else bounds the memory
         handed = [sheet]
         for block in network.down:
             sheet = self.residual(block.residual, [sheet], time)  # pyright: ignore[reportArgumentType]
@@ -231,7 +232,7 @@ class Strips:
         for block in network.up:
             sheets = [sheet, handed.pop()] if block.takes_handed else [sheet]
             sheet = self.residual(block.residual, sheets, time)  # pyright: ignore[reportArgumentType]
-            del sheets  # else they would lie there until the next block is done
+            del sheets
         return F.pixel_shuffle(self.head(sheet, network.norm_out, network.conv_out), patch)
 
 
