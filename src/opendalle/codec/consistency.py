@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from opendalle.base.axes import Grid, Pictures, Steps
+from opendalle.base.axes import Pictures, Steps
 from opendalle.base.errors import BadRequest, require
 from opendalle.base.rng import normal_like_rows, picture_generator
 from opendalle.codec.protocol import Codec
@@ -123,7 +123,7 @@ class ConsistencyDecoder(nn.Module):
         """Signal and noise of every step."""
         return cosine(self.config.num_steps)
 
-    def features(self, grid: Grid) -> Float[Tensor, "b g h2 w2"]:
+    def features(self, grid: Float[Tensor, "b g hg wg"]) -> Float[Tensor, "b g h w"]:
         """Bring a grid to what the U-Net sees of it: zero mean, unit spread, a cell a square of pixels.
 
         Args:
@@ -158,7 +158,9 @@ class ConsistencyDecoder(nn.Module):
         return skip * x_t + out * said[:, : self.config.picture_channels]  # what is left is a variance nobody asks for
 
     @torch.no_grad()
-    def decode(self, grid: Grid, rngs: Sequence[Generator], *, strips: Strips | None = None) -> Pictures:
+    def decode(
+        self, grid: Float[Tensor, "b g hg wg"], rngs: Sequence[Generator], *, strips: Strips | None = None
+    ) -> Pictures:
         """Grid, as the codec gives it, to pictures in [-1, 1].
 
         Args:
@@ -208,11 +210,11 @@ class ConsistencyCodec:
         self.picture_channels, self.grid_channels, self.factor = wanted
         self.picture_size = config.picture_size
 
-    def encode(self, pictures: Pictures) -> Grid:
+    def encode(self, pictures: Pictures) -> Float[Tensor, "b g hg wg"]:
         """Pictures in [-1, 1] to their grid, by the codec."""
         return self.codec.encode(pictures)
 
-    def decode(self, grid: Grid) -> Pictures:
+    def decode(self, grid: Float[Tensor, "b g hg wg"]) -> Pictures:
         """Grid to pictures in [-1, 1], by the decoder."""
         return self.decoder.decode(grid, [picture_generator(self.seed) for _ in grid], strips=self.strips)
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from opendalle.base.axes import Grid, Pictures
+from opendalle.base.axes import Pictures
 from opendalle.base.errors import require
 from opendalle.codec.convolutional import ConvolutionalConfig, Decoder, Encoder
 from opendalle.codec.kl import Posterior
@@ -72,7 +73,7 @@ class LatentAutoencoder(nn.Module):
         mean, log_variance = self.to_posterior(seen).chunk(2, dim=1)
         return Posterior(mean, log_variance.clamp(-30.0, 20.0))
 
-    def draw(self, grid: Grid, strips: Strips | None = None) -> Pictures:
+    def draw(self, grid: Float[Tensor, "b g hg wg"], strips: Strips | None = None) -> Pictures:
         """Decode a grid in the network's own scale, without clamping: what an objective compares.
 
         Args:
@@ -82,11 +83,11 @@ class LatentAutoencoder(nn.Module):
         cells = self.from_grid(grid)
         return self.decoder(cells) if strips is None else decode_by_strips(self.decoder, cells, strips)
 
-    def encode(self, pictures: Pictures, strips: Strips | None = None) -> Grid:
+    def encode(self, pictures: Pictures, strips: Strips | None = None) -> Float[Tensor, "b g hg wg"]:
         """Pictures in [-1, 1] to the mean of their posterior, in unit spread."""
         return (self.posterior(pictures, strips).mean - self.config.mean) * self.config.scale
 
-    def decode(self, grid: Grid, strips: Strips | None = None) -> Pictures:
+    def decode(self, grid: Float[Tensor, "b g hg wg"], strips: Strips | None = None) -> Pictures:
         """Grid in unit spread to pictures in [-1, 1]."""
         return self.draw(grid / self.config.scale + self.config.mean, strips).clamp(-1, 1)
 

@@ -7,15 +7,15 @@ them strip by strip; that too gives the numbers of the whole.
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
-from opendalle.base.axes import Grid, Pictures
 from opendalle.codec.convolutional import CellAttention, Decoder, Doubling, Encoder, Halving, Level
 from opendalle.nn.strips import Sheet, Strips, norm_of, read
 
 
 @torch.no_grad()
-def decode_by_strips(decoder: Decoder, grid: Grid, strips: Strips) -> Pictures:
+def decode_by_strips(decoder: Decoder, grid: Float[Tensor, "b g hg wg"], strips: Strips) -> Float[Tensor, "b c h w"]:
     """Draw grids, one picture after the other; no gradient.
 
     Args:
@@ -34,7 +34,9 @@ def decode_by_strips(decoder: Decoder, grid: Grid, strips: Strips) -> Pictures:
 
 
 @torch.no_grad()
-def encode_by_strips(encoder: Encoder, pictures: Pictures, strips: Strips) -> Grid:
+def encode_by_strips(
+    encoder: Encoder, pictures: Float[Tensor, "b c h w"], strips: Strips
+) -> Float[Tensor, "b g hg wg"]:
     """Look at pictures, one after the other; no gradient.
 
     Args:

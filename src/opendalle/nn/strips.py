@@ -140,6 +140,7 @@ class Strips:
         channels: int,
         how: Resample = "none",
         plus: Callable[[int, int], Tensor] | None = None,
+        widest: int = 0,
     ) -> Sheet:
         """Compute a layer whose one convolution sees a cell's neighbours and pads with zeros.
 
@@ -149,6 +150,7 @@ class Strips:
             channels: that it gives.
             how: whether it doubles or halves the grid first.
             plus: what is added, from first and last row.
+            widest: numbers a cell that it reads for that.
         """
         source = sheets[0]
         height, width = resampled(source.height, how), resampled(source.width, how)
@@ -157,8 +159,8 @@ class Strips:
             strip = window(sheets, layer, start, stop, how=how, halo=1)
             return strip if plus is None else strip + plus(start, stop)
 
-        read = sum(one.channels for one in sheets) * (4 if how == "down" else 1)
-        return self.draw(compute, source, channels=channels, height=height, width=width, widest=max(read, channels))
+        widest = max(read_for(sheets, how), channels, widest)
+        return self.draw(compute, source, channels=channels, height=height, width=width, widest=widest)
 
     def residual(
         self, block: ResidualBlock, sheets: Sequence[Sheet], embedding: Float[Tensor, "1 d"] | None = None
@@ -187,7 +189,7 @@ class Strips:
         def skip(start: int, stop: int) -> Tensor:
             return window(sheets, lambda x: block.skip(resample(x, how)), start, stop, how=how)
 
-        return self.convolve([hidden], second, channels=channels, plus=skip)
+        return self.convolve([hidden], second, channels=channels, plus=skip, widest=read_for(sheets, how))
 
     def head(self, sheet: Sheet, norm: nn.Module, conv: nn.Conv2d) -> Float[Tensor, "1 c h w"]:
         """Compute the usual end of a network: norm, SiLU, convolution.
@@ -239,6 +241,16 @@ class Strips:
 def resampled(side: int, how: Resample) -> int:
     """Return the side of a grid that was doubled, halved or left alone."""
     return {"none": side, "up": 2 * side, "down": side // 2}[how]
+
+
+def read_for(sheets: Sequence[Sheet], how: Resample) -> int:
+    """Return how many numbers a layer reads, or makes of them first, for a cell of its result.
+
+    Args:
+        sheets: what it reads.
+        how: whether it doubles or halves them.
+    """
+    return sum(one.channels for one in sheets) * (4 if how == "down" else 1)
 
 
 def read(sheets: Sequence[Sheet], start: int, stop: int) -> Float[Tensor, "1 c h w"]:
