@@ -85,7 +85,7 @@ def test_the_grid_is_the_posteriors_mean_brought_to_unit_spread() -> None:
 def test_an_autoencoder_by_strips_is_the_autoencoder(is_mixed: bool) -> None:
     config = LatentAutoencoderConfig(network=LATENT.network, is_mixed=is_mixed)
     codec, pictures = matters(LatentAutoencoder(config)).double(), noise(2, 3, 32, 24).double()
-    grid, strips = noise(2, 3, 8, 6).double(), Strips(max_bytes=3000)
+    grid, strips = noise(2, 3, 8, 6).double(), Strips(max_bytes=12_000)
     exactly = {"atol": 1e-11, "rtol": 1e-11}
     torch.testing.assert_close(codec.draw(grid, strips), codec.draw(grid), **exactly)
     torch.testing.assert_close(codec.posterior(pictures, strips).mean, codec.posterior(pictures).mean, **exactly)
@@ -167,7 +167,7 @@ def test_tiles_of_a_decoded_picture_are_the_whole() -> None:
     rngs = [picture_generator(5), picture_generator(6)]
     whole = decoder.decode(grid, rngs)
     rngs = [picture_generator(5), picture_generator(6)]
-    torch.testing.assert_close(decoder.decode(grid, rngs, strips=Strips(max_bytes=3000)), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(decoder.decode(grid, rngs, strips=Strips(max_bytes=6000)), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_a_codec_with_another_decoder_is_without_chance() -> None:

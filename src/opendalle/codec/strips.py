@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from opendalle.codec.convolutional import CellAttention, Decoder, Doubling, Encoder, Halving, Level
-from opendalle.nn.strips import Sheet, Strips, norm_of, read
+from opendalle.nn.strips import Sheet, Strips, norm_of, one_by_one, read
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def decode_by_strips(decoder: Decoder, grid: Float[Tensor, "b g hg wg"], strips:
         sheet = _middle(decoder, sheet, strips)
         return decoder.unfold(_end(decoder, _levels(decoder, sheet, strips), strips))
 
-    return torch.cat([draw(grid[k : k + 1]) for k in range(len(grid))])
+    return one_by_one(lambda k: draw(grid[k : k + 1]), len(grid))
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def encode_by_strips(
         sheet = _levels(encoder, sheet, strips)
         return _end(encoder, _middle(encoder, sheet, strips), strips)
 
-    return torch.cat([look(pictures[k : k + 1]) for k in range(len(pictures))])
+    return one_by_one(lambda k: look(pictures[k : k + 1]), len(pictures))
 
 
 def attend_by_strips(attention: CellAttention, sheet: Sheet, strips: Strips) -> Sheet:

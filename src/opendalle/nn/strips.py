@@ -218,11 +218,11 @@ class Strips:
         config = network.config
         attends = config.middle == "attention" or any(level.has_attention for level in config.levels)
         require(not attends, "a U-Net with attention", "one of convolutions alone")
-        return torch.cat([self._unet(network, x[k : k + 1], t[k : k + 1]) for k in range(len(x))])
+        return one_by_one(lambda k: self._unet(network, x[k : k + 1], t[k : k + 1]), len(x))
 
     def _unet(self, network: UNet, x: Tensor, t: Tensor) -> Tensor:
         patch, time = network.config.patch, network.time(t)
-        start = [self.sheet_of(F.pixel_unshuffle(x, patch))]
+        start = [self.sheet_of(x if patch == 1 else F.pixel_unshuffle(x, patch))]
         sheet = self.convolve(start, network.conv_in, channels=network.conv_in.out_channels)
         del start  # a sheet is let go as soon as it was read: nothing else bounds the memory
         handed = [sheet]
@@ -235,7 +235,19 @@ class Strips:
             sheets = [sheet, handed.pop()] if block.takes_handed else [sheet]
             sheet = self.residual(block.residual, sheets, time)  # pyright: ignore[reportArgumentType]
             del sheets
-        return F.pixel_shuffle(self.head(sheet, network.norm_out, network.conv_out), patch)
+        drawn = self.head(sheet, network.norm_out, network.conv_out)
+        return drawn if patch == 1 else F.pixel_shuffle(drawn, patch)  # which would copy
+
+
+def one_by_one(draw: Callable[[int], Tensor], count: int) -> Float[Tensor, "b c h w"]:
+    """Draw pictures one after the other, and copy none that is alone.
+
+    Args:
+        draw: from a number to that picture.
+        count: pictures, at least one.
+    """
+    drawn = [draw(k) for k in range(count)]
+    return drawn[0] if count == 1 else torch.cat(drawn)
 
 
 def resampled(side: int, how: Resample) -> int:
