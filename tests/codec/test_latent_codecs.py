@@ -75,10 +75,10 @@ def count(network: nn.Module) -> int:
 def test_the_grid_is_the_posteriors_mean_brought_to_unit_spread() -> None:
     codec, pictures = matters(LatentAutoencoder(LATENT)), noise(2, 3, 16, 24).clamp(-1, 1)
     grid = codec.encode(pictures)
-    assert isinstance(codec, Codec)
     assert (codec.factor, grid.shape) == (4, (2, 3, 4, 6))
     torch.testing.assert_close(grid / 0.5 + 0.25, codec.posterior(pictures).mean)
     torch.testing.assert_close(codec.decode(grid), codec.draw(codec.posterior(pictures).mean).clamp(-1, 1))
+    assert isinstance(codec, Codec)
 
 
 @pytest.mark.parametrize("is_mixed", [True, False])

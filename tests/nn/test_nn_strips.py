@@ -86,9 +86,9 @@ def test_strips_take_the_memory_they_are_given_whatever_the_height() -> None:
         with Memory(*given) as whole, torch.no_grad():
             network(x, t)
         grid = x[0, 0].numel() * 8  # bytes of one channel of the finest grid
-        assert memory.sheets < 1.01 * grid * (8 + 8 + 16 / 4 + 16 + 16)  # handed over twice, come, between, drawn
+        assert memory.sheets < 1.01 * grid * (8 + 8 + 16 + 8)  # handed over twice, come, drawn
         assert memory.strips < 9 * allowed
-        assert whole.strips > 1.3 * memory.sheets
+        assert whole.strips > 1.6 * memory.sheets
         found.append(memory.strips)
     assert found[1] < 1.1 * found[0]
 

@@ -121,7 +121,7 @@ class DecoderDistillation:
 
         Source: Consistency Models, eq. 8.
         """
-        average, student = list(self.average.parameters()), [one.detach() for one in self.decoder.parameters()]
+        average, student = ([one.detach() for one in net.parameters()] for net in (self.average, self.decoder))
         torch._foreach_lerp_(average, student, 1 - self.config.decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def remember(self) -> Mapping[str, Tensor]:

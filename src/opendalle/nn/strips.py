@@ -105,8 +105,9 @@ class Strips:
         height: int,
         width: int,
         widest: int,
+        over: Tensor | None = None,
     ) -> Sheet:
-        """Fill a new sheet, strip by strip.
+        """Fill a sheet, strip by strip.
 
         Args:
             compute: from first and last row (exclusive) to that strip, on the network's device.
@@ -115,11 +116,13 @@ class Strips:
             height: of the new sheet.
             width: of the new sheet.
             widest: numbers that computing one cell takes, which decides how many rows a strip has.
+            over: cells that nobody will read again, of the new sheet's size; None: new ones.
         """
         where = like.device if self.keep is None else self.keep
-        cells = torch.empty(
-            (1, channels, height, width), dtype=like.cells.dtype, device=where, memory_format=torch.channels_last
-        )
+        cells = over
+        if cells is None:
+            size, dtype = (1, channels, height, width), like.cells.dtype
+            cells = torch.empty(size, dtype=dtype, device=where, memory_format=torch.channels_last)
         moments = Moments()
         for start, stop in self._spans(height, width * widest * cells.element_size()):
             strip = compute(start, stop)
@@ -139,8 +142,6 @@ class Strips:
         *,
         channels: int,
         how: Resample = "none",
-        plus: Callable[[int, int], Tensor] | None = None,
-        widest: int = 0,
     ) -> Sheet:
         """Compute a layer whose one convolution sees a cell's neighbours and pads with zeros.
 
@@ -149,18 +150,28 @@ class Strips:
             layer: takes some rows of it; the padding that it puts beside them is cut away.
             channels: that it gives.
             how: whether it doubles or halves the grid first.
-            plus: what is added, from first and last row.
-            widest: numbers a cell that it reads for that.
         """
         source = sheets[0]
         height, width = resampled(source.height, how), resampled(source.width, how)
 
         def compute(start: int, stop: int) -> Tensor:
-            strip = window(sheets, layer, start, stop, how=how, halo=1)
-            return strip if plus is None else strip + plus(start, stop)
+            return window(sheets, layer, start, stop, how=how, halo=1)
 
-        widest = max(read_for(sheets, how), channels, widest)
+        widest = max(read_for(sheets, how), channels)
         return self.draw(compute, source, channels=channels, height=height, width=width, widest=widest)
+
+    def _finish(self, sheet: Sheet, layer: Layer, plus: Callable[[int, int], Tensor], widest: int) -> Sheet:
+        """Compute a layer as `convolve` does, add something, and write over what it reads."""
+        above: list[Tensor] = []  # the row over the strip, as it was
+
+        def compute(start: int, stop: int) -> Tensor:
+            rows = torch.cat([*above, read([sheet], start, min(sheet.height, stop + 1))], dim=2)
+            first, last = len(above), len(above) + stop - start
+            above[:] = [rows[:, :, last - 1 : last].clone()]
+            return layer(rows)[:, :, first:last] + plus(start, stop)
+
+        size = {"channels": sheet.channels, "height": sheet.height, "width": sheet.width}
+        return self.draw(compute, sheet, **size, widest=max(widest, sheet.channels), over=sheet.cells)
 
     def residual(
         self, block: ResidualBlock, sheets: Sequence[Sheet], embedding: Float[Tensor, "1 d"] | None = None
@@ -189,7 +200,7 @@ class Strips:
         def skip(start: int, stop: int) -> Tensor:
             return window(sheets, lambda x: block.skip(resample(x, how)), start, stop, how=how)
 
-        return self.convolve([hidden], second, channels=channels, plus=skip, widest=read_for(sheets, how))
+        return self._finish(hidden, second, skip, read_for(sheets, how))
 
     def head(self, sheet: Sheet, norm: nn.Module, conv: nn.Conv2d) -> Float[Tensor, "1 c h w"]:
         """Compute the usual end of a network: norm, SiLU, convolution.
