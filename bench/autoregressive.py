@@ -2,10 +2,15 @@
 
     python bench/autoregressive.py                   a few minutes on two cores
     python bench/autoregressive.py --shape tiny      seconds; what the tests run
+    python bench/autoregressive.py --min-dalle CHECKOUT              words a second beside min-dalle's own loop
+    python bench/autoregressive.py --dalle-pytorch CHECKOUT --needs FOLDER
 
 Training: a step, forward and backward, of the paper's mix of layers beside the same weights with dense attention, at
 32x32 words.  Decoding: one word near the end of a picture with a full cache, for a network of each pattern, on grids
 of 16x32 and of 64x32 words: a row or a window has as many keys on either.
+
+With the checkout of a peer only that is measured, in a process of its own, after outputs were compared; the scripts are
+`measuring/beside_*.py`.
 """
 
 import argparse
@@ -17,6 +22,7 @@ from typing import Any
 
 import torch
 from measuring.clock import Spread, ratio, spread, take_turns
+from measuring.peers import beside
 from measuring.report import describe, is_busy, machine, table, write
 from torch import Tensor
 
@@ -164,8 +170,16 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--shape", choices=tuple(SHAPES), default="small", help="sizes of the networks")
     parser.add_argument("--repeats", type=int, default=5, help="rounds, besides one to warm up")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--out", type=Path, help="folder of autoregressive.json; default bench/results")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("--out", type=Path, help="folder of the JSON; default bench/results")
+    parser.add_argument("--min-dalle", type=Path, help="checkout of a peer")
+    parser.add_argument("--dalle-pytorch", type=Path, help="checkout of another")
+    parser.add_argument("--needs", type=Path, help="folder with what DALLE-pytorch imports")
+    asked, further = parser.parse_known_args(arguments)
+    if asked.min_dalle or asked.dalle_pytorch:
+        beside_peers(asked, further)
+        return []
+    if further:
+        parser.error(f"unknown arguments {' '.join(further)}")
     torch.set_num_threads(asked.threads)
     shape, about = SHAPES[asked.shape], machine() | {"shape": asked.shape, "repeats": asked.repeats}
     print(f"{describe(about)}; shape {asked.shape}", flush=True)
@@ -180,6 +194,18 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     rows = [*trained, *decoded]
     print(write(f"autoregressive-{asked.shape}", about, [_json(row) for row in rows], asked.out).name)
     return rows
+
+
+def beside_peers(asked: argparse.Namespace, further: Sequence[str]) -> None:
+    """Measure beside each peer that was named; what this script does not know, such as `--sides 1 3`, is the peer's."""
+    common = ["--threads", str(asked.threads), "--repeats", str(asked.repeats)]
+    common += ["--out", str(asked.out)] if asked.out else []
+    common += ["--shape", "tiny"] if asked.shape == "tiny" else []  # else each one's own
+    if asked.min_dalle:
+        beside("beside_min_dalle", asked.min_dalle, [*common, *further])
+    if asked.dalle_pytorch:
+        needs = ["--needs", str(asked.needs)] if asked.needs else []
+        beside("beside_dalle_pytorch", asked.dalle_pytorch, [*common, *needs, *further])
 
 
 def _json(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def test_further_training_of_the_decoder_leaves_every_word_what_it_was(tmp_path:
     folder.mkdir()
     for k in range(4):
         Image.new("RGB", (64, 64), (40 * k, 90, 200 - 40 * k)).save(folder / f"{k}.png")
+        (folder / f"{k}.txt").write_text(f"number {k}")
     first, second = tmp_path / "first", tmp_path / "second"
     short = ["--data", str(folder), "--pictures", "8", "--batch-size", "4", "--threads", "1", "--vocabulary", "8"]
     main(vqgan, [*short, "--out", str(first), "--autoencoder", "codec-emoji"])

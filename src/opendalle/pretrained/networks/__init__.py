@@ -1,0 +1,1 @@
+"""Networks that only weights of other makers need; whatever else they are made of is the house's own."""
