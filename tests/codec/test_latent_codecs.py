@@ -167,7 +167,9 @@ def test_tiles_of_a_decoded_picture_are_the_whole() -> None:
     rngs = [picture_generator(5), picture_generator(6)]
     whole = decoder.decode(grid, rngs)
     rngs = [picture_generator(5), picture_generator(6)]
-    torch.testing.assert_close(decoder.decode(grid, rngs, strips=Strips(max_bytes=6000, keep="cpu")), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        decoder.decode(grid, rngs, strips=Strips(max_bytes=6000, keep="cpu")), whole, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_codec_with_another_decoder_is_without_chance() -> None:

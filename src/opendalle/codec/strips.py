@@ -74,9 +74,10 @@ def attend_by_strips(attention: CellAttention, sheet: Sheet, strips: Strips) -> 
         cells = rearrange(mixed, "b 1 (h w) c -> b c h w", w=sheet.width)
         return read([sheet], start, stop) + attention.out(cells)
 
-    size = {"channels": sheet.channels, "height": sheet.height, "width": sheet.width}
-    pairs = sheet.height * sheet.width  # kernels that hold a query's pairs with all keys hold so many numbers a cell
-    return strips.draw(compute, sheet, **size, widest=max(pairs, sheet.channels))
+    height, width, channels = sheet.height, sheet.width, sheet.channels
+    pairs = height * width  # kernels that hold a query's pairs with all keys hold so many numbers a cell
+    widest = max(pairs, channels)
+    return strips.draw(compute, sheet, channels=channels, height=height, width=width, widest=widest)
 
 
 def _middle(half: Encoder | Decoder, sheet: Sheet, strips: Strips) -> Sheet:
@@ -109,5 +110,5 @@ def _halved(halving: Halving, sheet: Sheet, strips: Strips) -> Sheet:
     def compute(start: int, stop: int) -> Tensor:
         return halving(read([sheet], 2 * start, min(sheet.height, 2 * stop + 1)))  # one more row than two a cell
 
-    size = {"channels": sheet.channels, "height": sheet.height // 2, "width": sheet.width // 2}
-    return strips.draw(compute, sheet, **size, widest=4 * sheet.channels)
+    height, width, channels = sheet.height // 2, sheet.width // 2, sheet.channels
+    return strips.draw(compute, sheet, channels=channels, height=height, width=width, widest=4 * channels)
