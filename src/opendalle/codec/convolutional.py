@@ -70,10 +70,10 @@ class CellAttention(nn.Module):
         """Mix the cells."""
         normed = self.norm(x)
         queries, keys, values = (
-            rearrange(layer(normed), "b c h w -> b (h w) c") for layer in (self.query, self.key, self.value)
-        )
+            rearrange(layer(normed), "b c h w -> b 1 (h w) c") for layer in (self.query, self.key, self.value)
+        )  # one head, told as such: the kernels that never hold all pairs of cells take four axes only
         mixed = F.scaled_dot_product_attention(queries, keys, values)
-        return x + self.out(rearrange(mixed, "b (h w) c -> b c h w", h=x.shape[2]))
+        return x + self.out(rearrange(mixed, "b 1 (h w) c -> b c h w", h=x.shape[2]))
 
 
 class Halving(nn.Module):

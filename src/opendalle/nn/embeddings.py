@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from opendalle.base.errors import require
@@ -49,6 +49,26 @@ class TimeEmbedding(nn.Module):
         """Embed diffusion steps t."""
         waves = sinusoid(t, self.sinusoid_width).to(self.linear1.weight.dtype)
         return self.linear2(F.silu(self.linear1(waves)))
+
+
+class LearnedTimeEmbedding(nn.Module):
+    """The diffusion step as a vector that the network can use: a learned vector a step, linear, SiLU, linear.
+
+    Args:
+        num_steps: steps that there are.
+        step_width: width of a step's learned vector.
+        width: width of the hidden layer and of the result.
+    """
+
+    def __init__(self, num_steps: int, step_width: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(num_steps, step_width)
+        self.linear1 = nn.Linear(step_width, width)
+        self.linear2 = nn.Linear(width, width)
+
+    def forward(self, t: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        """Embed diffusion steps t."""
+        return self.linear2(F.silu(self.linear1(self.table(t))))
 
 
 class LearnedPositions(nn.Module):

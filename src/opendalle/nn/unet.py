@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from opendalle.base.errors import BadRequest, require
 from opendalle.nn.attention import Attention, AttentionContext
-from opendalle.nn.embeddings import TimeEmbedding
+from opendalle.nn.embeddings import LearnedTimeEmbedding, TimeEmbedding
 from opendalle.nn.norms import Norm, make_norm
 from opendalle.nn.residual import Conditioning, Resample, ResidualBlock
 
@@ -46,6 +46,7 @@ class UNetConfig:
     out_channels: int  # of the prediction; twice the grid's when a variance is learned
     levels: tuple[UNetLevel, ...]  # from the finest to the coarsest; each is half as fine as the one before
     time_width: int  # width of the vector that carries step and embedding to every residual block
+    num_learned_steps: int | None = None  # so many steps have a learned vector each; None: any step, by its sinusoid
     patch: int = 1  # side of the squares folded into channels on the way in and unfolded on the way out, in cells
     middle: Middle = "attention"  # two residual blocks at the bottom with attention between them, or "residual" ones
     # alone, or "none": small models spend their weights better elsewhere
@@ -61,6 +62,8 @@ class UNetConfig:
         require(self.in_channels > 0 and self.out_channels > 0, f"channels of {self}", "positive numbers")
         require(len(self.levels) > 0, "no levels", "at least one level")
         require(self.time_width > 0 and self.patch > 0, f"time_width and patch of {self}", "positive numbers")
+        steps = self.num_learned_steps
+        require(steps is None or steps > 0, f"num_learned_steps is {steps}", "a positive number, or None")
         require(self.conditioning in ("add", "scale-shift"), f"conditioning {self.conditioning!r}", "add, scale-shift")
         require(
             self.middle in ("attention", "residual", "none"), f"middle {self.middle!r}", "attention, residual, none"
@@ -193,6 +196,8 @@ class UNet(nn.Module):
 
         width = levels[0].width
         self.time = TimeEmbedding(width, config.time_width)
+        if config.num_learned_steps is not None:
+            self.time = LearnedTimeEmbedding(config.num_learned_steps, width, config.time_width)
         self.conv_in = nn.Conv2d(config.in_channels * config.patch**2, width, 3, padding=1)
         handed, self.down = [width], nn.ModuleList()  # handed: channels of every grid handed over
         for index, level in enumerate(levels):

@@ -18,9 +18,11 @@ from opendalle.checkpoint.configs import from_plain
 from opendalle.checkpoint.folder import ModelFolder, StoredPart, read_model
 from opendalle.checkpoint.places import find_model, is_plain
 from opendalle.clip.model import CLIP, CLIPConfig
+from opendalle.codec.consistency import ConsistencyDecoder, ConsistencyDecoderConfig
 from opendalle.codec.dvae import DiscreteVAE, DiscreteVAEConfig
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
+from opendalle.codec.latent import LatentAutoencoder, LatentAutoencoderConfig
 from opendalle.codec.vqgan import VQGAN, VQGANConfig
 from opendalle.dalle1.parts import Dalle1Config, Dalle1Parts
 from opendalle.dalle1.pipeline import Dalle1
@@ -46,8 +48,10 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "clip": (CLIPConfig, CLIP),
         "codec-identity": (IdentityCodecConfig, IdentityCodec),
         "codec-kl": (KLAutoencoderConfig, KLAutoencoder),
+        "codec-latent": (LatentAutoencoderConfig, LatentAutoencoder),
         "codec-dvae": (DiscreteVAEConfig, DiscreteVAE),
         "codec-vqgan": (VQGANConfig, VQGAN),
+        "consistency-decoder": (ConsistencyDecoderConfig, ConsistencyDecoder),
         "dalle1-transformer": (Dalle1TransformerConfig, Dalle1Transformer),
         "dalle2-prior": (DiffusionPriorConfig, DiffusionPrior),
         "dalle2-prior-ar": (AutoregressivePriorConfig, AutoregressivePrior),
@@ -65,7 +69,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
 ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # role of a sibling -> kinds that can play it
     {
         "clip": ("clip",),
-        "codec": ("codec-identity", "codec-kl"),
+        "codec": ("codec-identity", "codec-kl", "codec-latent"),
         "words": ("codec-dvae", "codec-vqgan"),
         "upsampler": ("upsampler",),
         "upscaler": ("upsampler",),

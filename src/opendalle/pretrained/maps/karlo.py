@@ -15,17 +15,15 @@ prior's answer stands at its last token, its attention has two norms of which th
 Source: Karlo v1 alpha (Kakao Brain, 2022), after unCLIP, arXiv:2204.06125.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import cast
+from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from opendalle.base.errors import require
 from opendalle.dalle2.decoder import DecoderConfig
 from opendalle.dalle2.priors.diffusion import DiffusionPriorConfig
-from opendalle.nn.unet import UNet, UNetBlock, UNetConfig
 from opendalle.pretrained.maps.key_table import KeyTable, Row, layer
+from opendalle.pretrained.maps.unet import unet_rows
 from opendalle.upsampling.network import UpsamplerConfig
 
 DECODER, CONTEXT = "decoder", "text_proj"  # folders whose weights make up one Decoder of ours
@@ -84,7 +82,7 @@ def decoder_table(config: DecoderConfig) -> KeyTable:
         *layer("picture_to_tokens", f"{CONTEXT}.clip_extra_context_tokens_proj"),
         *layer("text_in", f"{CONTEXT}.encoder_hidden_states_proj"),
         *layer("text_norm", f"{CONTEXT}.text_encoder_hidden_states_norm"),
-        *_unet(config.unet, "body.", f"{DECODER}."),
+        *unet_rows(config.unet, "body.", f"{DECODER}."),
     ]
     return KeyTable(origin="Karlo's decoder", rows=tuple(rows))
 
@@ -95,7 +93,7 @@ def upsampler_table(config: UpsamplerConfig) -> KeyTable:
     Args:
         config: of our network.
     """
-    return KeyTable(origin="Karlo's super-resolution", rows=tuple(_unet(config.unet, "unet.", "")))
+    return KeyTable(origin="Karlo's super-resolution", rows=tuple(unet_rows(config.unet, "unet.", "")))
 
 
 def join_folders(**states: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -118,50 +116,3 @@ def split_folders(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         folder, _, key = name.partition(".")
         folders.setdefault(folder, {})[key] = tensor
     return folders
-
-
-def _unet(config: UNetConfig, ours: str, theirs: str) -> Iterator[Row]:
-    """Rows of a U-Net, read off the network itself, built without storage."""
-    with torch.device("meta"):
-        unet = UNet(config)
-    yield from layer(f"{ours}conv_in", f"{theirs}conv_in")
-    yield from layer(f"{ours}time.linear1", f"{theirs}time_embedding.linear_1")
-    yield from layer(f"{ours}time.linear2", f"{theirs}time_embedding.linear_2")
-    for side in ("down", "up"):
-        level, place = 0, 0  # on the way up, level 0 is the coarsest
-        for index, block in enumerate(_blocks(unet, side)):
-            level_name = f"{theirs}{side}_blocks.{level}"
-            if block.residual.resample == "none":
-                names = f"{level_name}.resnets.{place}", f"{level_name}.attentions.{place}"
-                place += 1
-            else:
-                names = f"{level_name}.{side}samplers.0", ""
-                level, place = level + 1, 0
-            yield from _block(block, f"{ours}{side}.{index}", *names)
-    for index, block in enumerate(_blocks(unet, "middle")):
-        middle = f"{theirs}mid_block"
-        yield from _block(block, f"{ours}middle.{index}", f"{middle}.resnets.{index}", f"{middle}.attentions.{index}")
-    yield from layer(f"{ours}norm_out", f"{theirs}conv_norm_out")
-    yield from layer(f"{ours}conv_out", f"{theirs}conv_out")
-
-
-def _blocks(unet: UNet, side: str) -> list[UNetBlock]:
-    return [cast(UNetBlock, block) for block in cast(nn.ModuleList, getattr(unet, side))]
-
-
-def _block(block: UNetBlock, ours: str, residual: str, attention: str) -> Iterator[Row]:
-    """Rows of one residual block, and of its attention where it has one."""
-    yield from layer(f"{ours}.residual.norm_in", f"{residual}.norm1")
-    yield from layer(f"{ours}.residual.conv_in", f"{residual}.conv1")
-    yield from layer(f"{ours}.residual.embedding", f"{residual}.time_emb_proj")
-    yield from layer(f"{ours}.residual.norm_out", f"{residual}.norm2")
-    yield from layer(f"{ours}.residual.conv_out", f"{residual}.conv2")
-    if isinstance(block.residual.skip, nn.Conv2d):
-        yield from layer(f"{ours}.residual.skip", f"{residual}.conv_shortcut")
-    if block.attention is None:
-        return
-    yield from layer(f"{ours}.attention.norm", f"{attention}.group_norm")
-    yield from layer(f"{ours}.attention.attention.qkv", *(f"{attention}.to_{one}" for one in "qkv"))
-    if block.attention.attention.context_kv is not None:
-        yield from layer(f"{ours}.attention.attention.context_kv", *(f"{attention}.add_{one}_proj" for one in "kv"))
-    yield from layer(f"{ours}.attention.attention.out", f"{attention}.to_out.0")

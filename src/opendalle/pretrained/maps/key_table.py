@@ -23,6 +23,7 @@ class Row:
     ours: str  # key in our state dict
     theirs: tuple[str, ...]  # foreign keys, of equal shapes, stacked in this order along the first axis
     num_leading: int = 0  # axes of length 1 that stand before the foreign tensor's own
+    num_trailing: int = 0  # axes of length 1 that ours has behind the foreign tensor's: a matrix as a 1x1 convolution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +87,16 @@ class KeyTable:
                     wanted = f"{tuple(parts[0].shape)} as {row.theirs[0]}"
                 raise BadModel(f"{key!r} of shape {tuple(part.shape)} in {self.origin}", wanted)
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return whole.reshape(whole.shape[row.num_leading :])
+        return whole.reshape(*whole.shape[row.num_leading :], *[1] * row.num_trailing)
 
     def _parted(self, row: Row, tensor: Tensor) -> dict[str, Tensor]:
         count = len(row.theirs)
         if tensor.ndim == 0 or tensor.shape[0] % count:
             raise BadModel(f"{row.ours!r} of shape {tuple(tensor.shape)}", f"a first axis that {count} parts divide")
+        own = tensor.ndim - row.num_trailing
+        if own < 1 or any(side != 1 for side in tensor.shape[own:]):
+            raise BadModel(f"{row.ours!r} of shape {tuple(tensor.shape)}", f"{row.num_trailing} last axes of length 1")
+        tensor = tensor.reshape(tensor.shape[:own])
         parts = tensor.chunk(count) if count > 1 else (tensor,)
         return {
             key: part.reshape(*[1] * row.num_leading, *part.shape) for key, part in zip(row.theirs, parts, strict=True)
