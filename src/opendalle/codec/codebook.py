@@ -25,9 +25,7 @@ def nearest_rows(rows: Float[Tensor, "*n c"], words: Float[Tensor, "v c"]) -> In
     return (words.square().sum(1) - 2 * rows @ words.T).argmin(dim=-1)
 
 
-def cluster_means(
-    rows: Float[Tensor, "n c"], count: int, rng: Generator, rounds: int = ROUNDS
-) -> Float[Tensor, "v c"]:
+def cluster_means(rows: Float[Tensor, "n c"], count: int, rng: Generator, rounds: int = ROUNDS) -> Float[Tensor, "v c"]:
     """Return the means of clusters: words that lie where cells are.
 
     Args:
