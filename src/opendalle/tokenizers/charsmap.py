@@ -14,8 +14,8 @@ All numbers are little-endian.  A unit of the trie holds
 
 and the child by byte c of a unit lies at its children's base xor c.
 
-Source: Kudo and Richardson, "SentencePiece", arXiv:1808.06226, section 3.2 (normalisation by a finite table); the double
-    array: Aoe, "An Efficient Digital Search Algorithm by Using a Double-Array Structure", 1989, as darts-clone packs it.
+Source: Kudo and Richardson, "SentencePiece", arXiv:1808.06226, section 3.2 (normalisation by a finite table); Aoe, "An
+    Efficient Digital Search Algorithm by Using a Double-Array Structure", 1989, as the darts-clone library packs it.
 """
 
 import base64

@@ -76,46 +76,33 @@ def read_splitter(plain: Any) -> Splitter:
         return _metaspace(plain)
     if kind == "Sequence":
         steps = [read_splitter(one) for one in _list(plain, "pretokenizers")]
-        if [_type(one) for one in plain["pretokenizers"]][1:].count("Metaspace") and not _always(plain):
-            raise BadModel("a Metaspace after another splitter that marks only a text's first word", "always or never")
         return lambda text: _all_pieces(steps, [text])
     raise BadModel(f"a tokenizer with the pre_tokenizer {kind!r}", "Sequence, WhitespaceSplit, Metaspace")
 
 
 def _metaspace(plain: Mapping[str, Any]) -> Splitter:
     """Write spaces as a visible mark, with one before the first word, and cut before each mark."""
-    mark = plain.get("replacement")
-    scheme = _scheme(plain)
-    is_cut = plain.get("split", True)
+    mark, is_cut = plain.get("replacement"), plain.get("split", True)
+    # Older files have `add_prefix_space` instead of a scheme.
+    scheme = plain.get("prepend_scheme", "never" if plain.get("add_prefix_space") is False else "always")
+    if scheme not in ("always", "never"):
+        raise BadModel(f"a Metaspace with prepend_scheme {scheme!r}", "always or never")
     if not (isinstance(mark, str) and len(mark) == 1 and isinstance(is_cut, bool)):
-        raise BadModel(f"a Metaspace with replacement {mark!r}, split {is_cut!r}", "one character, true or false")
+        raise BadModel(f"a Metaspace with replacement {mark!r}, split {is_cut!r}", "one character; true or false")
+    words = re.compile(f"{re.escape(mark)}[^{re.escape(mark)}]*|[^{re.escape(mark)}]+")
 
     def split(text: str) -> list[str]:
         text = text.replace(" ", mark)
-        if scheme != "never" and text and not text.startswith(mark):
+        if scheme == "always" and not text.startswith(mark):
             text = mark + text
-        if not is_cut:
-            return [text] if text else []
-        return re.findall(f"{re.escape(mark)}[^{re.escape(mark)}]*|[^{re.escape(mark)}]+", text)
+        return words.findall(text) if is_cut else [text]
 
     return split
 
 
-def _scheme(plain: Mapping[str, Any]) -> str:
-    """Say before which words a mark is put; older files have `add_prefix_space` instead."""
-    scheme = plain.get("prepend_scheme", "never" if plain.get("add_prefix_space") is False else "always")
-    if scheme not in ("always", "first", "never"):
-        raise BadModel(f"a Metaspace with prepend_scheme {scheme!r}", "always, first or never")
-    return scheme
-
-
-def _always(plain: Mapping[str, Any]) -> bool:
-    return all(_scheme(one) != "first" for one in plain["pretokenizers"] if _type(one) == "Metaspace")
-
-
 def _all_pieces(steps: list[Splitter], pieces: list[str]) -> list[str]:
     for step in steps:
-        pieces = [smaller for piece in pieces for smaller in step(piece)]
+        pieces = [smaller for piece in pieces if piece for smaller in step(piece)]
     return pieces
 
 

@@ -3,7 +3,7 @@
 Each piece has a log probability, pieces are independent, so the best way to write a piece of text ends with some best
 last token after a best beginning: Viterbi.
 
-Source: Kudo, "Subword Regularization", arXiv:1804.10959, section 3.2; the file's form is that of the tokenizers library.
+Source: Kudo, "Subword Regularization", arXiv:1804.10959, section 3.2; the file's form is the tokenizers library's.
 """
 
 import math
@@ -87,7 +87,8 @@ class UnigramTokenizer:
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise BadRequest("a caption with half a surrogate pair", "valid Unicode text")
         tokens: list[int] = []
-        for piece in self._split(self._normalise(text)):
+        normal = self._normalise(text)
+        for piece in self._split(normal) if normal else ():
             if limit is not None and len(tokens) >= limit:
                 break
             tokens += self._best(piece)
