@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,7 +14,7 @@ from opendalle.dalle3.reading import CaptionReader
 from opendalle.dalle3.text_cache import TextCache, cache_stamps, write_text_cache
 from opendalle.dalle3.text_encoder import TEXT_ENCODER_PRESETS, TextEncoder, TextEncoderConfig
 from opendalle.pretrained import load
-from opendalle.tokenizers import ByteTokenizer, BytePairTokenizer
+from opendalle.tokenizers import BytePairTokenizer, ByteTokenizer
 
 TINY = TextEncoderConfig(vocabulary=384, width=16, depth=2, heads=2, head_width=6, hidden=20)
 CAPTIONS = ["a red apple", "", "一只猫", "a caption that is longer than it may be, by far"]
@@ -57,7 +56,7 @@ def test_order_matters() -> None:
 
 def test_it_never_computes_in_float16() -> None:
     ids, mask = map(torch.from_numpy, ByteTokenizer().pack(["a"], 4))
-    with pytest.raises(BadModel, match="float16; wanted float32 or bfloat16. .*65,504"):
+    with pytest.raises(BadModel, match=r"float16; wanted float32 or bfloat16\. .*65,504"):
         encoder().half()(ids, mask)
     mixed = encoder()
     mixed.norm.half()
@@ -115,16 +114,14 @@ def test_fresh_weights_give_states_and_logits_of_unit_size() -> None:
 def test_impossible_configs_are_refused(change: dict, says: str) -> None:
     with pytest.raises(BadConfig, match=says):
         TextEncoderConfig(**{**to_plain(TINY), **change})
-    with pytest.raises(BadConfig, match="feed_forward"):
-        TextEncoderConfig(**{**to_plain(TINY), "feed_forward": "silu"})
+    with pytest.raises(BadModel, match="feed_forward = 'silu'"):
+        from_plain(TextEncoderConfig, {**to_plain(TINY), "feed_forward": "silu"})
 
 
 def test_wrong_tokens_are_told() -> None:
     ids = torch.tensor([[1, 384]])
     with pytest.raises(BadRequest, match="tokens from 1 to 384; wanted 0 to 383"):
         encoder()(ids, torch.ones(1, 2, dtype=torch.bool))
-    with pytest.raises(BadRequest, match="equal shapes"):
-        encoder()(ids, torch.ones(2, 1, dtype=torch.bool))
     with pytest.raises(BadConfig, match="a tokenizer of 384 tokens; wanted at most 100"):
         CaptionReader(encoder(vocabulary=100), ByteTokenizer(), context=8)
 
@@ -193,4 +190,3 @@ def test_pieces_of_another_encoder_are_not_gone_on_with(tmp_path: Path, monkeypa
         write_text_cache(tmp_path / "said", CAPTIONS, reader(seed=1))
     with pytest.raises(BadData, match="made with precision bfloat16"):
         write_text_cache(tmp_path / "said", CAPTIONS, reader(), precision="float32")
-    assert np.isfinite(reader().read([""]).states).all()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -13,6 +13,7 @@ from opendalle.dalle3.text_encoder import TextEncoder, TextStates
 from opendalle.tokenizers import Packed
 
 
+@runtime_checkable
 class SpellsCaptions(Protocol):
     """A tokenizer as the encoder needs it: bytes, or likeliest pieces."""
 

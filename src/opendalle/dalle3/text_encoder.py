@@ -174,11 +174,9 @@ class TextEncoder(nn.Module):
 
         Raises:
             BadModel: when it is asked to compute in float16.
-            BadRequest: when ids and mask differ in shape, or a number is no token.
+            BadRequest: when a number is no token.
         """
         self._refuse_half()
-        if ids.shape != mask.shape:
-            raise BadRequest(f"ids of shape {tuple(ids.shape)}, a mask of {tuple(mask.shape)}", "equal shapes")
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.config.vocabulary:
             came = f"tokens from {int(ids.min())} to {int(ids.max())}"
             raise BadRequest(came, f"0 to {self.config.vocabulary - 1}", "Is it the tokenizer of this encoder?")

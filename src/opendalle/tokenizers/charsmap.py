@@ -21,6 +21,7 @@ Source: Kudo and Richardson, "SentencePiece", arXiv:1808.06226, section 3.2 (nor
 import base64
 import binascii
 import struct
+from typing import Any
 
 from opendalle.base.errors import BadModel
 
@@ -37,7 +38,7 @@ class CharacterMap:
         BadModel: when it is no such table.
     """
 
-    def __init__(self, compiled: str) -> None:
+    def __init__(self, compiled: Any) -> None:
         try:
             data = base64.b64decode(compiled, validate=True)
             (size,) = struct.unpack_from("<I", data)

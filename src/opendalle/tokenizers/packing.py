@@ -1,7 +1,7 @@
 """Captions as a rectangle, where a caption has an end and no start: what T5 and ByT5 read.  No torch."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from opendalle.base.errors import require
 from opendalle.tokenizers.bpe import Packed
 
 
+@runtime_checkable
 class EndsCaptions(Protocol):
     """A tokenizer whose captions have an end, and padding after it."""
 
