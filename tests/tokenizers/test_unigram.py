@@ -17,13 +17,36 @@ from opendalle.tokenizers.spelling import read_normaliser, read_splitter
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 SPECIALS = ["<pad>", "</s>", "<unk>", "<extra_id_0>"]
-STEMS = "apple rocket castle cat dog owl paint hat flame sign bubble tree count colour shadow light draw train".split()
+STEMS = [
+    "apple",
+    "rocket",
+    "castle",
+    "cat",
+    "dog",
+    "owl",
+    "paint",
+    "hat",
+    "flame",
+    "sign",
+    "bubble",
+    "tree",
+    "count",
+    "colour",
+    "shadow",
+    "light",
+    "draw",
+    "train",
+]
 ENDS = ["", "s", "ed", "ing", "er", "less"]
 CORPUS = [
     f"a {how}{end} {what} {where} the {what}{other}, {things}"
     for how, what in zip(STEMS, STEMS[::-1], strict=True)
     for end, other, where, things in zip(
-        ENDS, ENDS[::-1], ("over", "beside", "to the left of") * 2, "苹果 猫 红苹果 一只猫 狗 红狗".split(), strict=True
+        ENDS,
+        ENDS[::-1],
+        ("over", "beside", "to the left of") * 2,
+        ["苹果", "猫", "红苹果", "一只猫", "狗", "红狗"],
+        strict=True,
     )
 ]
 FOLDS = {

@@ -217,7 +217,7 @@ class TextEncoder(nn.Module):
 
 TEXT_ENCODER_PRESETS: Mapping[str, TextEncoderConfig] = MappingProxyType(
     {
-        # Bytes, as small as a bundled model wants it: signs carry words, and a caption may be Chinese.  2.2 M weights.
+        # Bytes, as small as a bundled model wants it: signs carry words, and a caption may be Chinese.  2.3 M weights.
         "emoji": TextEncoderConfig(vocabulary=384, width=192, depth=6, heads=4, head_width=48, hidden=384),
         "t5-small": TextEncoderConfig(
             vocabulary=32_128, width=512, depth=6, heads=8, hidden=2_048, feed_forward="relu"

@@ -43,9 +43,7 @@ class UnigramTokenizer:
         self._plain = {name: plain.get(name) for name in ("added_tokens", "normalizer", "pre_tokenizer")}
         self._plain |= {"post_processor": plain.get("post_processor"), "model": dict(model)}
         self.pieces, scores = _vocabulary(model)
-        self.unknown = model.get("unk_id")
-        if not isinstance(self.unknown, int) or not 0 <= self.unknown < len(self.pieces):
-            raise BadModel(f"a Unigram model with unk_id {self.unknown!r}", "the number of one of its pieces")
+        self.unknown = _unknown(model, len(self.pieces))
         specials = _specials(added, self.pieces)
         self.end, self.pad = _end(plain.get("post_processor"), specials), _number("<pad>", specials)
         self._specials = frozenset(specials.values()) | {self.unknown}
@@ -177,6 +175,13 @@ def _vocabulary(model: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float,
     if not pairs or not all(math.isfinite(score) for _, score in pairs):
         raise BadModel("a Unigram model without pieces, or with a score that is no number", _WANTED)
     return tuple(piece for piece, _ in pairs), tuple(score for _, score in pairs)
+
+
+def _unknown(model: Mapping[str, Any], count: int) -> int:
+    number = model.get("unk_id")
+    if not isinstance(number, int) or not 0 <= number < count:
+        raise BadModel(f"a Unigram model with unk_id {number!r}", "the number of one of its pieces")
+    return number
 
 
 def _specials(added: Sequence[Any], pieces: Sequence[str]) -> dict[str, int]:
