@@ -24,10 +24,10 @@ TINY |= {"num_heads": 3, "relative_attention_num_buckets": 16, "relative_attenti
 KINDS = ["relu", "gated-gelu"]
 
 
-def theirs(kind: str, model: type = T5EncoderModel) -> Any:
+def theirs(kind: str, model: type = T5EncoderModel, seed: int = 0) -> Any:
     """Their class with weights that all matter, norms and distances as well."""
     network = model(T5Config(**TINY, feed_forward_proj=kind)).eval().requires_grad_(False)
-    rng = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(seed)
     for name, weight in network.named_parameters():
         noise = torch.randn(weight.shape, generator=rng)
         if "relative" in name or weight.ndim == 1:
@@ -68,14 +68,18 @@ def test_states_are_equal(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_is_as_close_as_theirs(kind: str) -> None:
-    network = theirs(kind)
+    """On average of a few networks: which rounding is luckier in one is chance."""
     ids, mask = captions()
-    wanted = read_by(network)[mask]
-    said = ours(network).bfloat16()(ids, mask).states
-    off, allowed = (said.float()[mask] - wanted).abs(), (read_by(network.bfloat16()).float()[mask] - wanted).abs()
-    assert said.dtype == torch.bfloat16
-    assert off.mean() <= 1.1 * allowed.mean()
-    assert off.max() < 0.2
+    off, allowed = [], []
+    for seed in range(6):
+        network = theirs(kind, seed=seed)
+        wanted = read_by(network)[mask]
+        said = ours(network).bfloat16()(ids, mask).states
+        assert said.dtype == torch.bfloat16
+        off.append((said.float()[mask] - wanted).abs().mean().item())
+        allowed.append((read_by(network.bfloat16()).float()[mask] - wanted).abs().mean().item())
+    assert sum(off) <= 1.1 * sum(allowed)
+    assert max(off) < 0.05
 
 
 @pytest.mark.parametrize(("kinds", "farthest"), [(32, 128), (16, 24), (8, 20), (4, 2)])
@@ -160,7 +164,7 @@ PUBLISHED = {  # as the published configs have it; counts of the encoder, tokens
     "byt5-small": (
         {"vocab_size": 384, "d_model": 1_472, "d_ff": 3_584, "num_layers": 12, "num_heads": 6}
         | {"num_decoder_layers": 4, "feed_forward_proj": "gated-gelu"},
-        217_268_352,
+        217_657_472,
     ),
 }
 
