@@ -11,11 +11,12 @@ from torch import Tensor
 from transformers.models.byt5.tokenization_byt5 import ByT5Tokenizer
 from transformers.models.t5.configuration_t5 import T5Config
 from transformers.models.t5.modeling_t5 import T5Attention, T5EncoderModel, T5ForConditionalGeneration
+from transformers.models.t5.tokenization_t5 import T5Tokenizer
 
 from opendalle.base.errors import BadModel
 from opendalle.dalle3.text_encoder import TEXT_ENCODER_PRESETS, TextEncoder, distance_buckets
 from opendalle.pretrained.maps.t5 import encoder_table, one_embedding, t5_config
-from opendalle.tokenizers import ByteTokenizer
+from opendalle.tokenizers import ByteTokenizer, UnigramTokenizer
 
 LENGTHS = [40, 7, 1]
 # 40 tokens pass the near distances and, at 24, the farthest.
@@ -196,3 +197,28 @@ def test_bytes_are_byt5s() -> None:
     assert mask.tolist() == said["attention_mask"].astype(bool).tolist()
     for text in texts:
         assert tokenizer.decode(tokenizer.encode(text)) == text == reference.decode(tokenizer.encode(text))
+
+
+def test_pieces_are_t5s() -> None:
+    """Of the file that their class writes; the model itself is compared in tests/tokenizers."""
+    scores = {
+        "▁": -2.0,
+        "▁a": -2.5,
+        "▁cat": -5.0,
+        "▁c": -4.0,
+        "at": -4.5,
+        "s": -3.0,
+        "o": -3.5,
+        "ver": -5.5,
+        "a": -4.1,
+        "t": -4.2,
+    }
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *scores.items(), ("<extra_id_0>", 0.0)]
+    reference = T5Tokenizer(vocab=vocabulary, extra_ids=1)
+    tokenizer = UnigramTokenizer.from_json(json.loads(reference.backend_tokenizer.to_str()))
+    texts = ["a cat over cats", "", "  at   a cat\n", "a 猫 cat", "catcatcat ooo", "▁a s"]
+    said = reference(texts, padding="max_length", max_length=7, truncation=True, return_tensors="np")
+    ids, mask = tokenizer.pack(texts, 7)
+    assert ids.tolist() == said["input_ids"].tolist()
+    assert mask.tolist() == said["attention_mask"].astype(bool).tolist()
+    assert (tokenizer.pad, tokenizer.end) == (reference.pad_token_id, reference.eos_token_id)

@@ -206,11 +206,13 @@ class EmbeddingStore:
             raise IndexError(index)
         number = bisect.bisect_right(self._ends, index)
         index -= self._ends[number - 1] if number else 0
-        rows = self._shard(number).get_slice(name)
-        if not self.arrays[name].is_ragged:
+        rows, info = self._shard(number).get_slice(name), self.arrays[name]
+        if not info.is_ragged:
             return rows[index]
         ends = self._row_ends(number, name)
-        return rows[int(ends[index - 1]) if index else 0 : int(ends[index])]
+        first, last = int(ends[index - 1]) if index else 0, int(ends[index])
+        # safetensors takes an empty slice at the very end for one that lies outside.
+        return rows[first:last] if first < last else np.zeros((0, *info.shape), dtype=info.dtype)
 
     def array(self, name: str) -> Shaped[np.ndarray, "n *rest"]:
         """Return a whole array, all shards joined; of a ragged array the rows one after the other."""
