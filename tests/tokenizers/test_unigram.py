@@ -181,7 +181,7 @@ def test_round_trips() -> None:
 
 def test_a_caption_cannot_write_specials() -> None:
     for tokenizer in (UnigramTokenizer.from_json(plain(learned())), ByteTokenizer()):
-        assert not {0, 1, 3} & {*tokenizer.encode("a </s> cat <pad> <extra_id_0>")} - {ByteTokenizer().pad - 1}
+        assert not {0, 1, 3} & {*tokenizer.encode("a </s> cat <pad> <extra_id_0>")}
         for text in ("half \ud800", "\udfff"):
             with pytest.raises(BadRequest, match="surrogate"):
                 tokenizer.encode(text)

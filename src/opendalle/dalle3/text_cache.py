@@ -113,10 +113,16 @@ class TextCache:
 
     def __init__(self, folder: Path, *, stamps: Mapping[str, str], verify: bool = False) -> None:
         self._store = EmbeddingStore(folder, stamps=stamps, verify=verify)
-        info = self._store.arrays.get(STATES)
-        if info is None or not info.is_ragged or info.dtype not in ("uint16", "float32") or len(info.shape) != 1:
+        info, context = self._store.arrays.get(STATES), self._store.stamps.get("context")
+        if (
+            context is None
+            or info is None
+            or not info.is_ragged
+            or info.dtype not in ("uint16", "float32")
+            or len(info.shape) != 1
+        ):
             raise BadData(f"{folder}, which holds no states of captions", "a cache of captions", "Compute it again.")
-        self.context, self._is_rounded = int(stamps["context"]), info.dtype == "uint16"
+        self.context, self._is_rounded = int(context), info.dtype == "uint16"
         self.width = info.shape[0]
 
     def __len__(self) -> int:
