@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from opendalle.base.errors import BadConfig, BadData
-from opendalle.data.embeddings import EmbeddingStore, write_store
+from opendalle.data.embeddings import EmbeddingStore, Ragged, StoreWriter, write_store
 from opendalle.data.emoji import fetch
 from opendalle.data.emoji.dataset import EmojiSet
 from opendalle.data.emoji.sources import Source
@@ -157,6 +157,38 @@ def test_a_store_gives_back_its_rows_to_its_own_network_only(tmp_path):
         EmbeddingStore(tmp_path / "store", stamps={"clip": "bb" * 32})
     with pytest.raises(BadData):
         EmbeddingStore(tmp_path / "store", stamps={"codec": "aa" * 32})
+
+
+def test_rows_of_different_lengths_come_back(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 9, (length, 3)).astype(np.uint16) for length in (2, 0, 5, 1, 1, 0)]
+    number = np.arange(6)
+
+    def piece(first, last):
+        lengths = np.array([len(row) for row in rows[first:last]])
+        return {"said": Ragged(values=np.concatenate(rows[first:last]), lengths=lengths), "number": number[first:last]}
+
+    writer = StoreWriter(tmp_path / "store", stamps={})
+    writer.add(piece(0, 2))
+    writer.close()
+    writer = StoreWriter(tmp_path / "store", stamps={})  # another process goes on
+    assert writer.rows == 2
+    writer.add(piece(2, 6))
+    with pytest.raises(BadData, match="shard 2"):
+        writer.add({"said": np.zeros((1, 3), dtype=np.uint16), "number": number[:1]})
+    with pytest.raises(BadData, match="shard 2"):
+        writer.add({**piece(0, 2), "number": number[:1]})
+    for lengths in ([2, 1], [3, -1]):
+        with pytest.raises(BadData, match="; wanted"):
+            writer.add({"said": Ragged(values=rows[0], lengths=np.array(lengths)), "number": number[:2]})
+    writer.finish()
+    store = EmbeddingStore(tmp_path / "store", stamps={}, verify=True)
+    assert (len(store), store.arrays["said"].is_ragged, store.arrays["number"].is_ragged) == (6, True, False)
+    for index in (5, 0, 3, 2, 1, 4):
+        np.testing.assert_array_equal(store.row("said", index), rows[index])
+        assert store.row("number", index) == index
+    np.testing.assert_array_equal(store.array("said"), np.concatenate(rows))
+    assert store.lengths("said").tolist() == [len(row) for row in rows]
 
 
 def test_damaged_stores_are_refused(tmp_path):

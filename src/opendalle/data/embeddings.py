@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -27,7 +27,18 @@ from opendalle.checkpoint.lock import FolderLock
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-Rows = Mapping[str, Shaped[np.ndarray, "b *rest"]]
+LENGTHS = "#lengths"  # in a shard, behind the name of an array whose rows differ in length: how long each is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ragged:
+    """Rows of different lengths, one after the other: a caption's states, as many as it has tokens."""
+
+    values: Shaped[np.ndarray, "m *rest"]  # m: the sum of all lengths
+    lengths: Int64[np.ndarray, " b"]  # of each row
+
+
+Rows = Mapping[str, Shaped[np.ndarray, "b *rest"] | Ragged]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +46,8 @@ class ArrayInfo:
     """One named array of a store, seen over all rows."""
 
     dtype: str  # numpy's name, e.g. float16
-    shape: tuple[int, ...]  # of one row
+    shape: tuple[int, ...]  # of one row; of a ragged one, of each of its entries
+    is_ragged: bool = False  # whether rows differ in length
 
 
 class StoreWriter:
@@ -81,18 +93,18 @@ class StoreWriter:
             rows: the same names, dtypes and shapes in every piece, as many rows each.
 
         Raises:
-            BadData: when the piece does not match those before it.
+            BadData: when the piece does not match those before it, or lengths do not add up.
         """
         number = len(self._records)
-        infos = {name: ArrayInfo(dtype=str(a.dtype), shape=tuple(a.shape[1:])) for name, a in rows.items()}
-        counts = {len(array) for array in rows.values()}
+        infos = {name: _info(array) for name, array in rows.items()}
+        counts = {len(one.lengths if isinstance(one, Ragged) else one) for one in rows.values()}
         if len(counts) != 1 or (self._arrays is not None and infos != self._arrays):
             raise BadData(f"shard {number} with {infos}, rows {sorted(counts)}", f"{self._arrays}, as many rows each")
         path = self.folder / f"shard-{number:05d}.safetensors"
-        save_file({key: np.ascontiguousarray(array) for key, array in rows.items()}, path)
+        save_file(_flat(rows), path)
         self._arrays = infos
         self._records.append({"file": path.name, "rows": counts.pop(), "sha256": _sha256(path)})
-        arrays = {name: {"dtype": info.dtype, "shape": list(info.shape)} for name, info in infos.items()}
+        arrays = {name: _plain(info) for name, info in infos.items()}
         manifest = {"format": FORMAT, "stamps": self._stamps, "arrays": arrays, "shards": self._records}
         replace_file(self.folder / MANIFEST, to_json(manifest))
 
@@ -174,13 +186,14 @@ class EmbeddingStore:
             if not path.is_file() or (verify and _sha256(path) != shard["sha256"]):
                 raise BadData(f"{path} is missing or damaged", "the file its manifest tells of", "Compute it again.")
         self._open: dict[int, Any] = {}
+        self._cumulated: dict[tuple[int, str], Int64[np.ndarray, " b"]] = {}
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return self._ends[-1]
 
     def row(self, name: str, index: int) -> Shaped[np.ndarray, "*rest"]:
-        """Return one row of one array, read from disk.
+        """Return one row of one array, read from disk; of a ragged array all that it holds, in its own length.
 
         Args:
             name: one of `arrays`.
@@ -192,12 +205,32 @@ class EmbeddingStore:
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = bisect.bisect_right(self._ends, index)
-        start = self._ends[number - 1] if number else 0
-        return self._shard(number).get_slice(name)[index - start]
+        index -= self._ends[number - 1] if number else 0
+        rows, info = self._shard(number).get_slice(name), self.arrays[name]
+        if not info.is_ragged:
+            return rows[index]
+        ends = self._row_ends(number, name)
+        first, last = int(ends[index - 1]) if index else 0, int(ends[index])
+        # safetensors takes an empty slice at the very end for one that lies outside.
+        return rows[first:last] if first < last else np.zeros((0, *info.shape), dtype=info.dtype)
 
     def array(self, name: str) -> Shaped[np.ndarray, "n *rest"]:
-        """Return a whole array, all shards joined."""
+        """Return a whole array, all shards joined; of a ragged array the rows one after the other."""
         return np.concatenate([self._shard(number).get_tensor(name) for number in range(len(self._files))])
+
+    def lengths(self, name: str) -> Int64[np.ndarray, " n"]:
+        """Return the length of every row of a ragged array.
+
+        Args:
+            name: one of `arrays`, ragged.
+        """
+        return self.array(name + LENGTHS)
+
+    def _row_ends(self, number: int, name: str) -> Int64[np.ndarray, " b"]:
+        """Where each row of a shard's ragged array ends; kept, since rows are read one by one."""
+        if (number, name) not in self._cumulated:
+            self._cumulated[number, name] = np.cumsum(self._shard(number).get_tensor(name + LENGTHS))
+        return self._cumulated[number, name]
 
     def _shard(self, number: int) -> Any:
         if number not in self._open:
@@ -218,9 +251,33 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _info(array: Shaped[np.ndarray, "b *rest"] | Ragged) -> ArrayInfo:
+    if not isinstance(array, Ragged):
+        return ArrayInfo(dtype=str(array.dtype), shape=tuple(array.shape[1:]))
+    if len(array.values) != array.lengths.sum() or bool((array.lengths < 0).any()):
+        raise BadData(f"lengths with the sum {array.lengths.sum()}", f"{len(array.values)}, the number of entries")
+    return ArrayInfo(dtype=str(array.values.dtype), shape=tuple(array.values.shape[1:]), is_ragged=True)
+
+
+def _flat(rows: Rows) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Return the arrays of a shard: a ragged one is two."""
+    flat: dict[str, np.ndarray] = {}
+    for name, array in rows.items():
+        flat[name] = np.ascontiguousarray(array.values if isinstance(array, Ragged) else array)
+        if isinstance(array, Ragged):
+            flat[name + LENGTHS] = np.ascontiguousarray(array.lengths)
+    return flat
+
+
+def _plain(info: ArrayInfo) -> dict[str, Any]:
+    plain = {"dtype": info.dtype, "shape": list(info.shape)}
+    return plain | {"ragged": True} if info.is_ragged else plain
+
+
 def _arrays(manifest: Mapping[str, Any]) -> dict[str, ArrayInfo]:
     return {
-        name: ArrayInfo(dtype=info["dtype"], shape=tuple(info["shape"])) for name, info in manifest["arrays"].items()
+        name: ArrayInfo(dtype=info["dtype"], shape=tuple(info["shape"]), is_ragged=info.get("ragged", False))
+        for name, info in manifest["arrays"].items()
     }
 
 

@@ -37,6 +37,7 @@ from opendalle.dalle2.priors.linear import LinearPrior, LinearPriorConfig
 from opendalle.dalle2.priors.projection import ProjectionPrior, ProjectionPriorConfig
 from opendalle.dalle2.priors.protocol import Prior
 from opendalle.dalle2.priors.untrained import ShiftedText, ShiftedTextConfig
+from opendalle.dalle3.text_encoder import TextEncoder, TextEncoderConfig
 from opendalle.evaluation.judge import Judge, JudgeConfig
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.upsampling.network import Upsampler, UpsamplerConfig
@@ -61,6 +62,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "dalle2-guess": (GuessConfig, Guess),
         "dalle2-sketch": (SketchConfig, Sketch),
         "dalle2-decoder": (DecoderConfig, Decoder),
+        "dalle3-text": (TextEncoderConfig, TextEncoder),
         "upsampler": (UpsamplerConfig, Upsampler),
         "judge": (JudgeConfig, Judge),
     }
