@@ -37,6 +37,7 @@ from opendalle.dalle2.priors.protocol import Prior
 from opendalle.dalle2.priors.untrained import ShiftedText, ShiftedTextConfig
 from opendalle.dalle2.settings import Dalle2Config
 from opendalle.evaluation.judge import Judge, JudgeConfig
+from opendalle.nn.unfilled import Unfilled
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.upsampling.network import Upsampler, UpsamplerConfig
 
@@ -138,7 +139,8 @@ def load_network(kind: str, part: StoredPart, *, device: str | torch.device = "c
     config_class, network_class = NETWORKS[kind]
     config = from_plain(config_class, part.config)
     try:
-        network = network_class(config)
+        with Unfilled():
+            network = network_class(config)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         came = f"{part.root}/{part.name}, whose config makes no {kind} ({error})"
         raise BadModel(came, "a config as opendalle writes it") from None
