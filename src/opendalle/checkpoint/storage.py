@@ -85,8 +85,7 @@ def from_storage(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if shape is not None:
             tensor = unpack(name, tensor, shape)
         if scale is not None or shape is not None:
-            _check_rows(name, tensor, scale)
-            tensor = dequantise_rows(tensor, scale)
+            tensor = dequantise_rows(tensor, _fitting(name, tensor, scale))
         state[name] = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
     return state
 
@@ -153,7 +152,7 @@ def pack(numbers: Int8[Tensor, "rows *rest"]) -> UInt8[Tensor, " bytes"]:
     """
     # Weights repeat no phrases: looking for them only wastes time and, with six bits, space.
     packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, _MEMORY, zlib.Z_HUFFMAN_ONLY)
-    packed = packer.compress(numbers.contiguous().numpy()) + packer.flush()
+    packed = packer.compress(numbers.contiguous().numpy().data) + packer.flush()
     return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
 
 
@@ -178,9 +177,8 @@ def unpack(name: str, packed: Tensor, shape: Tensor) -> Int8[Tensor, "rows *rest
         raise BadModel(f"weights {name!r} of shape {sizes} in {len(packed)} bytes", "a shape that they can fill")
     reader, trouble = zlib.decompressobj(), "another number of them"
     try:
-        numbers = reader.decompress(
-            packed.contiguous().numpy(), count + 1
-        )  # one more, or the stream's end stays unread
+        # Room for one more than there should be: without it the stream's end stays unread.
+        numbers = reader.decompress(packed.contiguous().numpy().data, count + 1)
     except zlib.error as error:
         numbers, trouble = b"", str(error)
     if len(numbers) != count or not reader.eof or reader.unused_data:
@@ -192,11 +190,12 @@ def unpack(name: str, packed: Tensor, shape: Tensor) -> Int8[Tensor, "rows *rest
     return torch.frombuffer(bytearray(numbers), dtype=torch.int8).reshape(sizes)
 
 
-def _check_rows(name: str, numbers: Tensor, scale: Tensor | None) -> None:
+def _fitting(name: str, numbers: Tensor, scale: Tensor | None) -> Tensor:
     whole = numbers.dtype == torch.int8 and numbers.ndim >= 2
     if scale is None or not whole or scale.dtype != torch.float32 or scale.shape != numbers.shape[:1]:
         scales = "no scales" if scale is None else f"scales {_looks(scale)}"
         raise BadModel(f"weights {name!r} as {_looks(numbers)} with {scales}", "int8 numbers, a float32 scale a row")
+    return scale
 
 
 def _looks(tensor: Tensor) -> str:
