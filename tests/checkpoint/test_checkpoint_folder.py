@@ -91,6 +91,22 @@ def test_a_pickle_that_calls_itself_safetensors_is_refused(tmp_path: Path) -> No
         read_model(tmp_path / "model").part("decoder").state()
 
 
+def test_a_folder_of_format_1_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "model")
+    head = tmp_path / "model/model.json"
+    assert '"format": 2' in head.read_text()
+    head.write_text(head.read_text().replace('"format": 2', '"format": 1'))
+    assert torch.equal(verify_model(tmp_path / "model").part("decoder").state()["w"], torch.ones(2, 3))
+
+
+def test_numbers_that_do_not_fit_together_are_told_with_their_file(tmp_path: Path) -> None:
+    numbers, scales = torch.ones(4, 4, dtype=torch.int8), torch.ones(3)
+    part = Part({}, {"w": numbers, "w#scale": scales})
+    write_model(tmp_path / "model", kind="x", parts={"part": part}, card=CARD)
+    with pytest.raises(BadModel, match=r"weights\.safetensors with weights 'w' as int8 .*wanted int8 numbers"):
+        read_model(tmp_path / "model").part("part").state()
+
+
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "a\\b", "C:x", ".hidden", "a//b", ""])
 def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     write(tmp_path / "model")

@@ -27,7 +27,8 @@ from opendalle.base.errors import BadModel
 from opendalle.checkpoint.files import checked, inside, is_there, new_folder, read_json, to_json, write_file
 from opendalle.checkpoint.storage import from_storage, to_storage
 
-FORMAT = 1  # raised when an older opendalle could not read what a newer one writes
+FORMAT = 2  # raised when an older opendalle could not read what a newer one writes
+_READABLE = (1, 2)  # 2: whole numbers may lie packed
 CARD_MUST_SAY = ("data", "recipe", "licence")
 WEIGHTS = "weights.safetensors"
 
@@ -83,7 +84,11 @@ class StoredPart:
         """
         if f"{self.name}/{WEIGHTS}" not in self.files:
             return {}
-        return from_storage(read_tensors(self._file(WEIGHTS)))
+        path = self._file(WEIGHTS)
+        try:
+            return from_storage(read_tensors(path))
+        except BadModel as error:
+            raise BadModel(f"{path} with {error.came}", error.wanted, error.todo) from None
 
     def _file(self, name: str) -> Path:
         listed = f"{self.name}/{name}"
@@ -183,7 +188,7 @@ def read_model(folder: Path) -> ModelFolder:
     if not is_there(folder / "model.json"):
         raise BadModel(f"no model.json in {folder}", "a model folder", _advice(folder))
     head = read_json(folder / "model.json")
-    if head.get("format") != FORMAT:
+    if head.get("format") not in _READABLE:
         raise BadModel(f"{folder} in format {repr_short(head.get('format'))}", f"format {FORMAT}", "Update opendalle.")
     shape = {"kind": str, "card": dict, "parts": dict, "files": dict}
     for key, wanted in shape.items():

@@ -1,11 +1,16 @@
-"""How weights lie on disk: exact, halved, a byte a number, or six bits.
+"""How weights lie on disk: exact, halved, or as whole numbers that are written shortly.
 
 float32    every bit.
 bfloat16   matrices rounded to 8 significant bits: relative error at most 2^-8.
 int8-row   matrices as whole numbers -127..127 times one float32 scale per row (the first axis: output channel of a
            layer, token of an embedding).  With scale = max|w| / 127 the error is at most scale / 2.
-int6-row   the same with whole numbers -31..31, four in three bytes: for networks whose answer is a mean, which bear it
+int6-row   the same with whole numbers -31..31: for networks whose answer is a mean, which bear it
            (docs/decisions/0012); a denoiser, asked twenty times in a row, does not.
+
+The weights of a row follow a bell curve, so small numbers are many and large ones few.  They lie as Huffman codes, in
+zlib's format: about 7.2 bits a number where it may be 127, 5.3 where it may be 31, and not a bit is lost
+(docs/decisions/0013).  A tensor with a NAME#shape beside it lies so; one without lies a byte a number, as a small one
+does, and as all did in folders of format 1.
 
 Only matrices, convolutions and embeddings are rounded.  Vectors (biases, gains of norms) are a hundredth of the
 bytes and a larger share of the damage, so they stay float32; tables that are not float32 weights (float64, integers,
@@ -13,7 +18,8 @@ booleans) stay as they are.  Reading always gives float32 back for what was roun
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
@@ -26,6 +32,10 @@ Storage = Literal["float32", "bfloat16", "int8-row", "int6-row"]
 STORAGES: tuple[str, ...] = get_args(Storage)
 SCALE_SUFFIX, SHAPE_SUFFIX = "#scale", "#shape"  # no parameter of a torch module is called so
 LARGEST = {"int8-row": 127, "int6-row": 31}  # whole number
+_SHAPE_COSTS = 128  # bytes of a file that one more small tensor takes, its name and place included
+_MEMORY = 9  # the most zlib may take: longer blocks, fewer code tables
+_MOST_AXES = 8  # of a packed tensor
+_MOST_NUMBERS_A_BYTE = 8  # a Huffman code has a bit at least
 
 
 def to_storage(state: Mapping[str, Tensor], storage: str) -> dict[str, Tensor]:
@@ -54,9 +64,7 @@ def to_storage(state: Mapping[str, Tensor], storage: str) -> dict[str, Tensor]:
             stored[name] = value.bfloat16()
         else:
             numbers, stored[name + SCALE_SUFFIX] = quantise_rows(value.float(), LARGEST[storage])
-            stored[name] = numbers
-            if storage == "int6-row":
-                stored[name], stored[name + SHAPE_SUFFIX] = pack_six(numbers), torch.tensor(numbers.shape)
+            stored |= lay_down(name, numbers)
     return stored
 
 
@@ -65,6 +73,9 @@ def from_storage(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Args:
         stored: as read from a safetensors file.
+
+    Raises:
+        BadModel: when packed numbers are damaged, or numbers, shape and scales do not fit together.
     """
     state: dict[str, Tensor] = {}
     for name, tensor in stored.items():
@@ -72,9 +83,9 @@ def from_storage(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         scale, shape = stored.get(name + SCALE_SUFFIX), stored.get(name + SHAPE_SUFFIX)
         if shape is not None:
-            tensor = unpack_six(tensor, shape.tolist())
-        if scale is not None:
-            tensor = dequantise_rows(tensor, scale)
+            tensor = unpack(name, tensor, shape)
+        if scale is not None or shape is not None:
+            tensor = dequantise_rows(tensor, _fitting(name, tensor, scale))
         state[name] = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
     return state
 
@@ -115,35 +126,77 @@ def dequantise_rows(numbers: Int8[Tensor, "rows *rest"], scale: Float[Tensor, " 
         numbers: int8.
         scale: float32, positive.
     """
-    return numbers.float() * scale.reshape(-1, *(1,) * (numbers.ndim - 1))
+    return numbers.float().mul_(scale.reshape(-1, *(1,) * (numbers.ndim - 1)))
 
 
-def pack_six(numbers: Int8[Tensor, "rows *rest"]) -> UInt8[Tensor, " bytes"]:
-    """Put four whole numbers into three bytes.
+def lay_down(name: str, numbers: Int8[Tensor, "rows *rest"]) -> dict[str, Tensor]:
+    """Return whole numbers as they lie on disk: packed, or as they are where packing gains nothing.
 
     Args:
-        numbers: -32 to 31.
+        name: of the weights.
+        numbers: int8, on the CPU.
     """
-    flat = (numbers.flatten().to(torch.int32) + 32).view(-1)
-    flat = torch.nn.functional.pad(flat, (0, -len(flat) % 4)).view(-1, 4)
-    word = flat[:, 0] | flat[:, 1] << 6 | flat[:, 2] << 12 | flat[:, 3] << 18
-    return torch.stack([word & 255, word >> 8 & 255, word >> 16], dim=1).to(torch.uint8).flatten()
+    packed = pack(numbers)
+    if len(packed) + _SHAPE_COSTS >= numbers.numel() or numbers.ndim > _MOST_AXES:
+        return {name: numbers}
+    return {name: packed, name + SHAPE_SUFFIX: torch.tensor(numbers.shape)}
 
 
-def unpack_six(packed: UInt8[Tensor, " bytes"], shape: Sequence[int]) -> Int8[Tensor, "rows *rest"]:
-    """Undo `pack_six`.
+def pack(numbers: Int8[Tensor, "rows *rest"]) -> UInt8[Tensor, " bytes"]:
+    """Write whole numbers as Huffman codes, frequent ones short: a stream of zlib's.
+
+    The same zlib writes the same bytes.  Another one may write others, of the same numbers.
 
     Args:
-        packed: three bytes for four numbers.
-        shape: of the numbers.
+        numbers: int8, on the CPU.
+    """
+    # Weights repeat no phrases: looking for them only wastes time and, with six bits, space.
+    packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, _MEMORY, zlib.Z_HUFFMAN_ONLY)
+    packed = packer.compress(numbers.contiguous().numpy().data) + packer.flush()
+    return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
+
+
+def unpack(name: str, packed: Tensor, shape: Tensor) -> Int8[Tensor, "rows *rest"]:
+    """Undo `pack`, inflating no more than the shape asks for, whatever the bytes would become.
+
+    Args:
+        name: of the weights, for the error.
+        packed: uint8, bytes of zlib's.
+        shape: int64, of the numbers.
 
     Raises:
-        BadModel: when there are fewer or more bytes than the shape needs.
+        BadModel: when the shape is none, or the bytes do not hold just so many numbers.
     """
-    count = math.prod(shape)
-    if packed.ndim != 1 or packed.dtype != torch.uint8 or len(packed) != -(-count // 4) * 3:
-        raise BadModel(f"{len(packed)} bytes for {count} numbers of six bits", "three bytes for four numbers")
-    three = packed.view(-1, 3).to(torch.int32)
-    word = three[:, 0] | three[:, 1] << 8 | three[:, 2] << 16
-    flat = torch.stack([word >> shift & 63 for shift in (0, 6, 12, 18)], dim=1).flatten()[:count] - 32
-    return flat.to(torch.int8).reshape(tuple(shape))
+    if packed.ndim != 1 or packed.dtype != torch.uint8:
+        raise BadModel(f"weights {name!r} as {_looks(packed)}", "packed bytes, since a shape lies beside them")
+    if shape.ndim != 1 or shape.dtype != torch.int64 or not 2 <= len(shape) <= _MOST_AXES:
+        raise BadModel(f"weights {name!r} with a shape that is {_looks(shape)}", f"int64, of 2 to {_MOST_AXES} sizes")
+    sizes = shape.tolist()
+    count = math.prod(sizes)
+    if min(sizes) < 1 or count > len(packed) * _MOST_NUMBERS_A_BYTE:
+        raise BadModel(f"weights {name!r} of shape {sizes} in {len(packed)} bytes", "a shape that they can fill")
+    reader, trouble = zlib.decompressobj(), "another number of them"
+    try:
+        # Room for one more than there should be: without it the stream's end stays unread.
+        numbers = reader.decompress(packed.contiguous().numpy().data, count + 1)
+    except zlib.error as error:
+        numbers, trouble = b"", str(error)
+    if len(numbers) != count or not reader.eof or reader.unused_data:
+        raise BadModel(
+            f"weights {name!r}, whose bytes are not {count} packed numbers ({trouble})",
+            "them as opendalle packs them",
+            "Get the model again; six-bit weights of a model in format 1 must be written anew.",
+        )
+    return torch.frombuffer(bytearray(numbers), dtype=torch.int8).reshape(sizes)
+
+
+def _fitting(name: str, numbers: Tensor, scale: Tensor | None) -> Tensor:
+    whole = numbers.dtype == torch.int8 and numbers.ndim >= 2
+    if scale is None or not whole or scale.dtype != torch.float32 or scale.shape != numbers.shape[:1]:
+        scales = "no scales" if scale is None else f"scales {_looks(scale)}"
+        raise BadModel(f"weights {name!r} as {_looks(numbers)} with {scales}", "int8 numbers, a float32 scale a row")
+    return scale
+
+
+def _looks(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {list(tensor.shape)[:_MOST_AXES]}"

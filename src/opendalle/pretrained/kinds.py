@@ -39,6 +39,7 @@ from opendalle.dalle2.priors.protocol import Prior
 from opendalle.dalle2.priors.untrained import ShiftedText, ShiftedTextConfig
 from opendalle.dalle3.text_encoder import TextEncoder, TextEncoderConfig
 from opendalle.evaluation.judge import Judge, JudgeConfig
+from opendalle.nn.unfilled import Unfilled
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.upsampling.network import Upsampler, UpsamplerConfig
 
@@ -143,7 +144,8 @@ def load_network(kind: str, part: StoredPart, *, device: str | torch.device = "c
     config_class, network_class = NETWORKS[kind]
     config = from_plain(config_class, part.config)
     try:
-        network = network_class(config)
+        with Unfilled():
+            network = network_class(config)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         came = f"{part.root}/{part.name}, whose config makes no {kind} ({error})"
         raise BadModel(came, "a config as opendalle writes it") from None
