@@ -135,17 +135,16 @@ class VQGAN(nn.Module):
         """
         small, width = self.config.small, self.config.code_width
         wanted = f"{autoencoder.config} with words of {autoencoder.grid_channels} numbers, as they are"
-        fits = small == autoencoder.config and width == small.grid_channels and not self.config.is_normalised
+        fits = small == autoencoder.config and width == autoencoder.grid_channels and not self.config.is_normalised
         require(fits, f"a VQGAN of {small} with words of {width} numbers", wanted)
         self.encoder.load_state_dict(autoencoder.encoder.state_dict())
         self.decoder.load_state_dict(autoencoder.decoder.state_dict())
         mean, std = autoencoder.grid_mean.flatten(), autoencoder.grid_std.flatten()
-        for layer in (self.to_codes, self.from_codes):
+        for layer, scale, shift in ((self.to_codes, 1 / std, -mean / std), (self.from_codes, std, mean)):
             nn.init.zeros_(layer.weight)
-        self.to_codes.weight[:, :width, 0, 0] = torch.diag(1 / std)
-        self.to_codes.bias.copy_(-mean / std)
-        self.from_codes.weight[:, :, 0, 0] = torch.diag(std)
-        self.from_codes.bias.copy_(mean)
+            layer.weight[:, :width, 0, 0] = scale.diag()
+            assert layer.bias is not None
+            layer.bias.copy_(shift)
         cells = torch.cat([self.cells(some).permute(0, 2, 3, 1).flatten(0, 2) for some in pictures.split(LOOKED_AT)])
         self.codebook.words.weight.copy_(cluster_means(cells, self.config.vocabulary, rng))
 
