@@ -192,6 +192,5 @@ VQGAN_PRESETS: Mapping[str, VQGANConfig] = MappingProxyType(
             code_width=12,
             is_normalised=True,
         ),
-        "emoji-small": VQGANConfig(small=KLAutoencoderConfig(), vocabulary=4096, code_width=8),
     }
 )

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 
+from opendalle.checkpoint.configs import from_plain
 from opendalle.checkpoint.folder import read_model
 from opendalle.clip.features import StemFeatures
+from opendalle.codec.kl import KLAutoencoder
 from opendalle.codec.likeness import PatchCritic
-from opendalle.codec.vqgan import VQGAN, VQGAN_PRESETS
+from opendalle.codec.vqgan import VQGAN, VQGAN_PRESETS, VQGANConfig
 from opendalle.codec.vqgan_objective import VQGANLossConfig, VQGANObjective
 from opendalle.pretrained.kinds import find_model, load_folder
 from opendalle.recipes.command import main
@@ -28,6 +30,7 @@ def vqgan(
     out: Path,
     *,
     clip: Path | None = None,
+    like: Path | None = None,
     autoencoder: Path | None = None,
     vocabulary: int = 4_096,
     decoder_only: bool = False,
@@ -48,6 +51,7 @@ def vqgan(
         data: an emoji world, or a folder of pictures with .txt captions (which it does not read).
         out: the model folder to write.
         clip: compare pictures by this CLIP's first feature maps, too.
+        like: of the shape of this VQGAN, which a warm start brings.
         autoencoder: begin with this trained codec's encoder and decoder, and words spread over its cells.
         vocabulary: words.
         decoder_only: leave encoder and words as a warm start gave them, so that they mean what a transformer learned.
@@ -62,9 +66,7 @@ def vqgan(
     def build() -> Work:
         torch.manual_seed(seed)
         own = load_folder(read_model(find_model(autoencoder))) if autoencoder is not None else None
-        config = replace(VQGAN_PRESETS["emoji" if own is None else "emoji-small"], vocabulary=vocabulary)
-        if own is not None:
-            config = replace(config, small=own.config, code_width=own.grid_channels)
+        config = _shape(like, own, vocabulary)
         network = VQGAN(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         batches = batches_for(network, data, scenes, batch_size, seed)
         if own is not None:
@@ -104,6 +106,16 @@ def vqgan(
         scenes=scenes,
     )
     return (Stage(name="vqgan", part="codec", out=out, stamps=stamps, build=build),)
+
+
+def _shape(like: Path | None, autoencoder: KLAutoencoder | None, vocabulary: int) -> VQGANConfig:
+    """Return the shape of a codec trained before; or of one around an autoencoder; or the preset's."""
+    if like is not None:
+        return from_plain(VQGANConfig, read_model(find_model(like)).part("codec").config)
+    if autoencoder is not None:
+        width = autoencoder.grid_channels
+        return VQGANConfig(small=autoencoder.config, vocabulary=vocabulary, code_width=width)
+    return replace(VQGAN_PRESETS["emoji"], vocabulary=vocabulary)
 
 
 if __name__ == "__main__":
