@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from measuring.clock import Spread, ratio, spread, take_turns
+from measuring.clock import spread, take_turns, times
 from measuring.peers import beside
 from measuring.report import describe, is_busy, machine, table, write
 from torch import Tensor
@@ -125,8 +125,7 @@ def training(shape: Shape, width: int, repeats: int) -> dict[str, Any]:
         "what": f"training step, {shape.rows}x{shape.side}, width {width}",
         "dense": spread(laps["dense"].wall),
         "sparse": spread(laps["paper"].wall),
-        "times_wall": ratio(laps["dense"].wall, laps["paper"].wall),
-        "times_cpu": ratio(laps["dense"].cpu, laps["paper"].cpu),
+        **times(laps["dense"], laps["paper"]),
     }
 
 
@@ -159,8 +158,7 @@ def decoding(shape: Shape, pattern: str, repeats: int) -> dict[str, Any]:
         "what": f"a word, {pattern}",
         f"ms_{low}": spread(of_word[str(low)]),
         f"ms_{high}": spread(of_word[str(high)]),
-        "times_wall": ratio(laps[str(high)].wall, laps[str(low)].wall),
-        "times_cpu": ratio(laps[str(high)].cpu, laps[str(low)].cpu),
+        **times(laps[str(high)], laps[str(low)]),
     }
 
 
@@ -192,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     if is_busy(about):
         print("the machine was busy: read times_cpu")
     rows = [*trained, *decoded]
-    print(write(f"autoregressive-{asked.shape}", about, [_json(row) for row in rows], asked.out).name)
+    print(write(f"autoregressive-{asked.shape}", about, rows, asked.out).name)
     return rows
 
 
@@ -206,10 +204,6 @@ def beside_peers(asked: argparse.Namespace, further: Sequence[str]) -> None:
     if asked.dalle_pytorch:
         needs = ["--needs", str(asked.needs)] if asked.needs else []
         beside("beside_dalle_pytorch", asked.dalle_pytorch, [*common, *needs, *further])
-
-
-def _json(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: vars(one) if isinstance(one, Spread) else one for key, one in row.items()}
 
 
 if __name__ == "__main__":

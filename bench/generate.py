@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from measuring import quality
-from measuring.clock import Spread, spread
+from measuring.clock import spread
 from measuring.report import describe, is_busy, machine, table, write
 
 from opendalle import pretrained
@@ -139,8 +139,7 @@ def measure_speed(asked: argparse.Namespace, dalle: Any, about: dict[str, Any]) 
                 verdict = "held" if row["wall_s"].median <= limit else "MISSED"
                 busy = f" (busy: load {about['load']:.1f}; processor time {row['cpu_s'].median:.2g} s)"
                 print(f"one 256 px picture, {how}: floor {limit:g} s {verdict}{busy if is_busy(about) else ''}")
-    plain = [{key: vars(one) if isinstance(one, Spread) else one for key, one in row.items()} for row in rows]
-    print(write("generate-speed", about, plain, asked.out).name)
+    print(write("generate-speed", about, rows, asked.out).name)
 
 
 def measure_quality(asked: argparse.Namespace, dalle: Any, about: dict[str, Any]) -> None:

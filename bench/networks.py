@@ -20,7 +20,7 @@ import torch
 from diffusers.models.transformers.prior_transformer import PriorTransformer
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
-from measuring.clock import Spread, ratio, spread, take_turns
+from measuring.clock import ratio, spread, take_turns
 from measuring.report import describe, machine, table, write
 from torch import Tensor, nn
 
@@ -271,12 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     print(
         f"seconds, median (lowest .. highest); floor {FLOOR} times, goal {GOAL} times; theirs: diffusers, as it comes"
     )
-    print(write(f"networks-{asked.shape}", about, [_json(row) for row in rows], asked.out).name)
+    print(write(f"networks-{asked.shape}", about, rows, asked.out).name)
     return rows
-
-
-def _json(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: vars(one) if isinstance(one, Spread) else one for key, one in row.items()}
 
 
 if __name__ == "__main__":

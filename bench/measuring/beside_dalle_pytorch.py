@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from measuring.clock import Spread, ratio, spread, take_turns
+from measuring.clock import spread, take_turns, times
 from measuring.peers import Anything, import_from, require_equal
 from measuring.report import describe, is_busy, machine, table, write
 from opendalle.dalle1.drawing import CaptionLogits
@@ -171,9 +171,7 @@ def _row(what: str, laps: Mapping[str, Any], parts: int, theirs: int, ours: int)
     row |= {"their_weights_m": theirs / 1e6, "our_weights_m": ours / 1e6}
     for name, lap in laps.items():
         row[f"{name}_wall_ms"] = spread([1000 * seconds / parts for seconds in lap.wall])
-    row["times_wall"] = ratio(laps["theirs"].wall, laps["ours"].wall)
-    row["times_cpu"] = ratio(laps["theirs"].cpu, laps["ours"].cpu)
-    return row
+    return row | times(laps["theirs"], laps["ours"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -200,8 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(rows))
     if is_busy(about):
         print("the machine was busy: read times_cpu")
-    plain = [{key: vars(one) if isinstance(one, Spread) else one for key, one in row.items()} for row in rows]
-    print(write(f"dalle-pytorch-{asked.shape}-{asked.threads}", about, plain, asked.out).name)
+    print(write(f"dalle-pytorch-{asked.shape}-{asked.threads}", about, rows, asked.out).name)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from measuring.clock import Spread, ratio, spread, take_turns
+from measuring.clock import spread, take_turns, times
 from measuring.peers import import_from, require_equal
 from measuring.report import describe, is_busy, machine, table, write
 from opendalle.pretrained.maps.karlo import split_folders
@@ -174,9 +174,7 @@ def measure(network: DalleBart, peer: Peer, side: int, repeats: int) -> dict[str
     for name, lap in laps.items():
         row[f"{name}_words_a_second"] = spread([count * TURN / seconds for seconds in lap.wall])
         row[f"{name}_cpu_ms"] = spread([1000 * seconds / TURN for seconds in lap.cpu])
-    row["times_wall"] = ratio(laps["theirs"].wall, laps["ours"].wall)
-    row["times_cpu"] = ratio(laps["theirs"].cpu, laps["ours"].cpu)
-    return row
+    return row | times(laps["theirs"], laps["ours"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -207,8 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"pictures at once: {row['pictures']}; floor {floor:g} times faster, by processor time: {verdict}")
     if is_busy(about):
         print("the machine was busy: read times_cpu")
-    plain = [{key: vars(one) if isinstance(one, Spread) else one for key, one in row.items()} for row in rows]
-    print(write(f"min-dalle-{asked.shape}-{asked.threads}", about, plain, asked.out).name)
+    print(write(f"min-dalle-{asked.shape}-{asked.threads}", about, rows, asked.out).name)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from measuring.clock import Spread
+
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -60,13 +62,14 @@ def write(name: str, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     Args:
         name: of the benchmark.
         about: what was measured, and on what.
-        rows: the table's records, numbers unrounded.
+        rows: the table's records, numbers unrounded; a Spread is written by its three numbers.
         folder: where it goes; None: bench/results.
     """
     folder = folder or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    plain = [{key: vars(one) if isinstance(one, Spread) else one for key, one in row.items()} for row in rows]
+    path.write_text(json.dumps({"about": about, "rows": plain}, indent=1) + "\n", encoding="utf-8")
     return path
 
 

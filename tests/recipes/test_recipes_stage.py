@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,18 @@ def save(out: Path, name: str, net: nn.Module) -> ModelFolder:
 
 
 def stage(
-    out: Path, name: str = "one", data: str = "set", prepare: Callable[[Callable[[], bool]], bool] | None = None
+    out: Path,
+    name: str = "one",
+    data: str = "set",
+    prepare: Callable[[Callable[[], bool]], bool] | None = None,
+    begin: Callable[[nn.Module], None] | None = None,
 ) -> Stage:
     def build() -> Work:
         toy = Toy(name)
         config = TrainConfig(pictures=16, batch_size=4, ema_halflife=8)
-        return Work(objective=toy, batches=numbers, config=config, finish=lambda: save(out, name, toy.net))
+        filled = partial(begin, toy.net) if begin is not None else None
+        finish = partial(save, out, name, toy.net)
+        return Work(objective=toy, batches=numbers, config=config, finish=finish, begin=filled)
 
     return Stage(name=name, part=name, out=out, stamps=lambda: {"set": data}, build=build, prepare=prepare)
 
@@ -70,6 +77,26 @@ def test_a_resume_finds_its_runs_and_ends_at_the_same_weights(cut: Path, inside:
     assert len(list(walk([stage(out)], Passage(runs=cut / inside, resume=True)))) == 3
     assert all(torch.equal(tensor, weights(out)[name]) for name, tensor in weights(whole).items())
     assert sorted(path.name for path in cut.iterdir()) == ["one"]
+
+
+def test_a_fresh_network_is_filled_once_and_neither_a_save_nor_other_weights_are_written_over(tmp_path: Path) -> None:
+    filled = list[nn.Module]()
+
+    def begin(net: nn.Module) -> None:
+        filled.append(net)
+        nn.init.constant_(net.get_parameter("weight"), 3.0)
+
+    out, plain, warm = tmp_path / "out", tmp_path / "plain", tmp_path / "warm"
+    list(walk([stage(out, begin=begin)], Passage(runs=runs_beside(out), upkeep=CUT)))
+    assert len(filled) == 1
+    list(walk([stage(out, begin=begin)], Passage(runs=runs_beside(out), resume=True)))
+    list(walk([stage(plain)], Passage(runs=runs_beside(plain))))
+    assert not torch.equal(weights(out)["weight"], weights(plain)["weight"])
+    list(walk([stage(warm, begin=begin)], Passage(runs=runs_beside(warm), warm=out)))
+    assert len(filled) == 1
+    other = stage(tmp_path / "other", name="other", begin=begin)  # a part that the warm start does not bring
+    list(walk([stage(tmp_path / "again"), other], Passage(runs=tmp_path / "runs", warm=out)))
+    assert len(filled) == 2
 
 
 @pytest.mark.parametrize(

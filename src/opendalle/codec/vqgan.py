@@ -19,9 +19,11 @@ from torch import Generator, Tensor, nn
 from opendalle.base.axes import Grid, Pictures
 from opendalle.base.errors import require
 from opendalle.codec import kl
-from opendalle.codec.codebook import LOOKED_AT, cluster_means, nearest_rows
+from opendalle.codec.codebook import cluster_means, nearest_rows
 from opendalle.codec.convolutional import ConvolutionalConfig, Decoder, Encoder
 from opendalle.codec.kl import KLAutoencoderConfig
+
+TOGETHER = 64  # pictures whose cells are looked at together, before there are words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +147,7 @@ class VQGAN(nn.Module):
             layer.weight[:, :width, 0, 0] = scale.diag()
             assert layer.bias is not None
             layer.bias.copy_(shift)
-        cells = torch.cat([self.cells(some).permute(0, 2, 3, 1).flatten(0, 2) for some in pictures.split(LOOKED_AT)])
+        cells = torch.cat([self.cells(some).permute(0, 2, 3, 1).flatten(0, 2) for some in pictures.split(TOGETHER)])
         self.codebook.words.weight.copy_(cluster_means(cells, self.config.vocabulary, rng))
 
     def cells(self, pictures: Pictures) -> Float[Tensor, "b c2 h2 w2"]:

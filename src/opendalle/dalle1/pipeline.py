@@ -128,7 +128,7 @@ class Dalle1(Probes):
             BadRequest: at once, as `generate_many`; or when the size is not native.
         """
         rows = by_prompt(prompts, seeds, {**asked, "candidates": 1})
-        if any(self._check(row.request) is not None for row in rows[:1]):
+        if next((self._check(row.request) for row in rows), None) is not None:
             raise BadRequest("scores of pictures of another size", f"a size of {self.sizes}, which are drawn natively")
         return self._jobs(Job(rows, Hooks(), self._told("generate"), is_scored=True))
 

@@ -1,6 +1,7 @@
 """CLIP and its tokenizer: the space in which pictures and captions meet."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +69,10 @@ def clip(
             texts = [*some_captions(source, captions, seed), *(sentences[0] if sentences is not None else ())]
             tokenizer = BytePairTokenizer.train(texts, config.vocab)
         network = CLIP(config)
-        distillation, rest = None, 0
+        distillation, begin, rest = None, None, 0
         if sentences is not None:
             if tokenizer.vocab_size == config.vocab:  # a tiny set fills no vocabulary
-                begin_with_words(network, tokenizer, sentences[0])
+                begin = partial(begin_with_words, network, tokenizer, sentences[0])
                 rest = min(TEXT_AFTER, pictures // 10)
             distillation = TextDistillation(TextDistillationConfig(embed=config.embed, teacher=sentences[1].shape[1]))
         objective = ContrastiveObjective(network, ContrastiveConfig(text_after=rest), distillation)
@@ -96,6 +97,7 @@ def clip(
                 ema_halflife=20_000,
             ),
             finish=finish,
+            begin=begin,
         )
 
     def stamps() -> dict[str, str]:

@@ -42,6 +42,7 @@ class Work:
     batches: Batches
     config: TrainConfig
     finish: Callable[[], ModelFolder]  # called while the modules hold their averages; writes the model folder
+    begin: Callable[[], None] | None = None  # fills the fresh network; a save or a warm start would overwrite it
     draw: Callable[[], Sequence[Image.Image]] | None = None  # the same pictures each time, to see how far it has come
 
 
@@ -179,10 +180,12 @@ def _run(stage: Stage, passage: Passage, deadline: float) -> Iterator[TrainStep]
     if isinstance(work, Fit):
         work.finish()
         return
-    if passage.warm is not None and not resume:
-        model = read_model(find_model(passage.warm))
-        begun_from = _name(model.path)
-        _begin_warm(work, model)
+    warm = read_model(find_model(passage.warm)) if passage.warm is not None and not resume else None
+    if work.begin is not None and not resume and (warm is None or stage.part not in warm.parts):
+        work.begin()
+    if warm is not None:
+        begun_from = _name(warm.path)
+        _begin_warm(work, warm)
     averages = EMA(work.objective.groups, work.config.ema_halflife, work.config.ema_rampup)
     run = open_run(folder, {"stage": stage.name, "data": stamps, "from": begun_from}, resume=resume)
     try:

@@ -69,10 +69,6 @@ def vqgan(
         config = _shape(like, own, vocabulary)
         network = VQGAN(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         batches = batches_for(network, data, scenes, batch_size, seed)
-        if own is not None:
-            looked_at = CELLS_A_WORD * vocabulary // (network.picture_size // network.factor) ** 2
-            some = [batches.batch(k).pictures for k in range(-(-looked_at // batch_size))]
-            network.begin_with(own, torch.cat(some), torch.Generator().manual_seed(seed))
         if decoder_only:
             network.requires_grad_(False)
             network.from_codes.requires_grad_(True)
@@ -87,12 +83,21 @@ def vqgan(
         critic = PatchCritic(network.picture_channels) if adversarial else None
         optimiser = AdamWConfig(learning_rate=learning_rate, weight_decay=1e-4)
         slower = {"critic": replace(optimiser, learning_rate=learning_rate / 2)} if critic else {}
+
+        def begin() -> None:
+            if own is None:
+                return
+            looked_at = CELLS_A_WORD * vocabulary // (network.picture_size // network.factor) ** 2
+            some = [batches.batch(k).pictures for k in range(-(-looked_at // batch_size))]
+            network.begin_with(own, torch.cat(some), torch.Generator().manual_seed(seed))
+
         return Work(
             objective=VQGANObjective(network, loss, features=features, critic=critic, warn=say),
             batches=batches,
             draw=lambda: sheet_of(network, batches),
             config=course_of(pictures, batch_size, seed, optimiser, slower),
             finish=lambda: write_codec(out, "vqgan", config, network, data, pictures=pictures, seed=seed),
+            begin=begin,
         )
 
     stamps = partial(

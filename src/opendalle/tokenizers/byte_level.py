@@ -6,12 +6,12 @@ costs it three tokens, though.
 Source: Xue et al., "ByT5", arXiv:2105.13626, section 3.1.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from opendalle.base.errors import BadModel, BadRequest, require
-from opendalle.tokenizers.bpe import Packed
-from opendalle.tokenizers.packing import pack_with_end
+from opendalle.base.errors import BadModel, require
+from opendalle.tokenizers.packing import EndsCaptions
+from opendalle.tokenizers.text import check_characters
 
 FIRST_BYTE = 3  # the token of byte k is FIRST_BYTE + k
 NUM_SENTINELS = 125  # tokens at the end of the vocabulary that marked holes while it was trained; no text has them
@@ -19,7 +19,7 @@ NUM_SENTINELS = 125  # tokens at the end of the vocabulary that marked holes whi
 _FORMAT = "opendalle bytes 1"
 
 
-class ByteTokenizer:
+class ByteTokenizer(EndsCaptions):
     """The one vocabulary of all ByT5 networks; all instances are equal."""
 
     pad, end, unknown = 0, 1, 2
@@ -41,11 +41,8 @@ class ByteTokenizer:
         Raises:
             BadRequest: when the text holds half a surrogate pair.
         """
-        try:
-            spelled = text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise BadRequest("a caption with half a surrogate pair", "valid Unicode text") from None
-        return [FIRST_BYTE + value for value in spelled[:limit]]
+        check_characters(text)
+        return [FIRST_BYTE + value for value in text.encode("utf-8")[:limit]]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Turn token numbers back into text: `decode(encode(text)) == text`.
@@ -62,19 +59,6 @@ class ByteTokenizer:
             if FIRST_BYTE <= token < FIRST_BYTE + 256:
                 spelled.append(token - FIRST_BYTE)
         return spelled.decode("utf-8", errors="replace")
-
-    def pack(self, texts: Sequence[str], context: int) -> Packed:
-        """Encode captions into one rectangle: bytes, end, padding.
-
-        Args:
-            texts: b captions; an empty one is its end alone.
-            context: tokens a row; a caption that is too long loses its tail, never its end token.
-
-        Raises:
-            BadRequest: when a text holds half a surrogate pair.
-            BadConfig: when the context cannot hold the end.
-        """
-        return pack_with_end(self, texts, context)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data from which `from_json` makes an equal tokenizer."""

@@ -39,14 +39,26 @@ def normalise(text: str) -> str:
     Raises:
         BadRequest: when the text holds half a surrogate pair, which is no character.
     """
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise BadRequest("a caption with half a surrogate pair", "valid Unicode text")
+    check_characters(text)
     for _ in range(4):  # a dropped mark can let its neighbours compose; two rounds settle every text we know of
         settled = _normalise_once(text)
         if settled == text:
             break
         text = settled
     return text
+
+
+def check_characters(text: str) -> None:
+    """Refuse what is no text.
+
+    Args:
+        text: any.
+
+    Raises:
+        BadRequest: when it holds half a surrogate pair, which is no character.
+    """
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise BadRequest("a caption with half a surrogate pair", "valid Unicode text")
 
 
 def _normalise_once(text: str) -> str:

@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from opendalle.base.errors import BadModel, BadRequest, require
-from opendalle.tokenizers.bpe import Packed
-from opendalle.tokenizers.packing import pack_with_end
+from opendalle.base.errors import BadModel, require
+from opendalle.tokenizers.packing import EndsCaptions
 from opendalle.tokenizers.spelling import read_normaliser, read_splitter
+from opendalle.tokenizers.text import check_characters
 
 UNKNOWN_PENALTY = 10.0  # an unknown character is this much less likely (in nats) than the least likely piece
 MARK = "▁"  # written for a space
@@ -21,7 +21,7 @@ _CACHED_PIECES = 1 << 17
 _WANTED = "a tokenizer.json with a Unigram model, as T5 has it"
 
 
-class UnigramTokenizer:
+class UnigramTokenizer(EndsCaptions):
     """A vocabulary of pieces with their log probabilities, read from a `tokenizer.json`.
 
     Specials (end, padding, the sentinels that marked holes in training) are never read out of a text: a caption that
@@ -82,8 +82,7 @@ class UnigramTokenizer:
         Raises:
             BadRequest: when the text holds half a surrogate pair.
         """
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise BadRequest("a caption with half a surrogate pair", "valid Unicode text")
+        check_characters(text)
         tokens: list[int] = []
         normal = self._normalise(text)
         for piece in self._split(normal) if normal else ():
@@ -109,19 +108,6 @@ class UnigramTokenizer:
             elif token not in self._specials:
                 said.append(self.pieces[token])
         return "".join(said).replace(MARK, " ").removeprefix(" ")
-
-    def pack(self, texts: Sequence[str], context: int) -> Packed:
-        """Encode captions into one rectangle: tokens, end, padding.
-
-        Args:
-            texts: b captions; an empty one is its end alone.
-            context: tokens a row; a caption that is too long loses its tail, never its end token.
-
-        Raises:
-            BadRequest: when a text holds half a surrogate pair.
-            BadConfig: when the context cannot hold the end.
-        """
-        return pack_with_end(self, texts, context)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data from which `from_json` makes an equal tokenizer."""
