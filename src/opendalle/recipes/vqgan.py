@@ -70,9 +70,7 @@ def vqgan(
         network = VQGAN(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         batches = batches_for(network, data, scenes, batch_size, seed)
         if decoder_only:
-            network.requires_grad_(False)
-            network.from_codes.requires_grad_(True)
-            network.decoder.requires_grad_(True)
+            _freeze_words(network)
         features = StemFeatures(load_folder(read_model(find_model(clip)))) if clip is not None else None
         loss = VQGANLossConfig(
             perceptual=PERCEPTUAL if features else 0.0,
@@ -121,6 +119,13 @@ def _shape(like: Path | None, autoencoder: KLAutoencoder | None, vocabulary: int
         width = autoencoder.grid_channels
         return VQGANConfig(small=autoencoder.config, vocabulary=vocabulary, code_width=width)
     return replace(VQGAN_PRESETS["emoji"], vocabulary=vocabulary)
+
+
+def _freeze_words(network: VQGAN) -> None:
+    """Leave encoder and codebook as they are; only the way from words to pictures learns."""
+    network.requires_grad_(False)
+    network.from_codes.requires_grad_(True)
+    network.decoder.requires_grad_(True)
 
 
 if __name__ == "__main__":
