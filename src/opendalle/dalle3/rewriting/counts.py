@@ -29,9 +29,8 @@ _CHINESE = re.compile(
 _pairs = frozenset("双雙对對")
 _CHINESE_STOP = re.compile("[，。、；：！？,.;:!?和与與跟及在]|并且|旁边|站|坐")
 _chinese_fill = frozenset("的了着小大一")
-_STOP = frozenset(
-    "of in on at to for from by with without and or but as is are was were near beside under over".split()
-)
+_stop = "of in on at to for from by with without and or but as is are was were near beside under over"
+_STOP = frozenset(_stop.split())
 
 LARGE = 1_000  # from here on a number is more likely a year than a count: it must be there, wherever
 NEAR_WORDS = 5  # of a phrase after its count

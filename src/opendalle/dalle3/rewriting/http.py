@@ -179,11 +179,13 @@ class ChatRewriter:
 
 _IS_IT_UP = "Is the server running, and the address right?"
 _ADVICE = {
-    **{400: "Does the server know the model?", 401: "Is OPENDALLE_CHAT_KEY set, and right?"},
-    **{403: "May the key use this model?", 404: "Does the address end in /v1, and is there such a model?"},
-    **{429: "Wait, or ask the server's owner for more.", 422: "Does the server know the model?"},
-    **dict.fromkeys((301, 302, 303, 307, 308), "It leads elsewhere, and redirects are not followed: give the place."),
-}
+    400: "Does the server know the model?",
+    401: "Is OPENDALLE_CHAT_KEY set, and right?",
+    403: "May the key use this model?",
+    404: "Does the address end in /v1, and is there such a model?",
+    422: "Does the server know the model?",
+    429: "Wait, or ask the server's owner for more.",
+} | dict.fromkeys((301, 302, 303, 307, 308), "It leads elsewhere, and redirects are not followed: give the place.")
 
 
 def _address(url: str) -> SplitResult:

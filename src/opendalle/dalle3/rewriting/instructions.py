@@ -1,8 +1,8 @@
 """What a chat model is told before a prompt: the rules, and a few prompts with the captions that we would want.
 
 The rules are those of DALL·E 3's own instructions in our words, and those that a picture needs: what was counted,
-quoted or named stays.  The examples are turns of a conversation, so that a model answers as the last ones were answered;
-a prompt in Chinese is met with Chinese rules and examples.
+quoted or named stays.  The examples are turns of a conversation, so that a model goes on as they do; a prompt in
+Chinese is met with Chinese rules and examples.
 
 Source: Betker et al., "Improving Image Generation with Better Captions", appendix C.
 """
@@ -49,39 +49,51 @@ RULES_CHINESE = """\
 EXAMPLES = (
     (
         "three owls",
-        "three owls sit side by side on a mossy branch, the middle one tawny brown and the two others grey with white "
-        "speckles. their round amber eyes look straight ahead, and behind them a pine forest fades into blue evening "
-        "mist under a thin crescent moon.",
+        (
+            "three owls sit side by side on a mossy branch, the middle one tawny brown and the two others grey with white "
+            "speckles. their round amber eyes look straight ahead, and behind them a pine forest fades into blue evening "
+            "mist under a thin crescent moon."
+        ),
     ),
     (
         'a bakery with a sign that says "FRESH"',
-        "a small brick bakery on a street corner in the early morning, with a green wooden sign above the door that "
-        'says "FRESH" in cream letters. golden loaves and a basket of rolls stand in the lit window, and the cobbled '
-        "pavement shines after the rain.",
+        (
+            "a small brick bakery on a street corner in the early morning, with a green wooden sign above the door that "
+            'says "FRESH" in cream letters. golden loaves and a basket of rolls stand in the lit window, and the cobbled '
+            "pavement shines after the rain."
+        ),
     ),
     (
         "Ada Lovelace as a watercolor",
-        "a loose watercolor of Ada Lovelace seated at a writing desk, in a violet dress with lace at the collar, her "
-        "dark hair braided round her head. sheets of handwritten tables lie before her, soft washes of blue and ochre "
-        "fill the room, and the edges of the paper are left white.",
+        (
+            "a loose watercolor of Ada Lovelace seated at a writing desk, in a violet dress with lace at the collar, her "
+            "dark hair braided round her head. sheets of handwritten tables lie before her, soft washes of blue and ochre "
+            "fill the room, and the edges of the paper are left white."
+        ),
     ),
 )
 
 EXAMPLES_CHINESE = (
     (
         "三只猫头鹰",
-        "三只猫头鹰并排站在一根长满青苔的树枝上，中间一只是棕色的，另外两只灰色带白斑，圆圆的琥珀色眼睛望着前方，"
-        "身后的松林渐渐隐入蓝色的暮霭，天边挂着细细的月牙。",
+        (
+            "三只猫头鹰并排站在一根长满青苔的树枝上，中间一只是棕色的，另外两只灰色带白斑，圆圆的琥珀色眼睛望着前方，"
+            "身后的松林渐渐隐入蓝色的暮霭，天边挂着细细的月牙。"
+        ),
     ),
     (
         "写着「鲜」字的面包店招牌",
-        "清晨街角的一家红砖面包店，门上挂着一块绿色的木招牌，招牌上用奶白色的大字写着「鲜」，橱窗里摆着金黄的面包和"
-        "一篮小圆包，刚下过雨的石板路映着暖暖的灯光。",
+        (
+            "清晨街角的一家红砖面包店，门上挂着一块绿色的木招牌，招牌上用奶白色的大字写着「鲜」，橱窗里摆着金黄的面包和"
+            "一篮小圆包，刚下过雨的石板路映着暖暖的灯光。"
+        ),
     ),
     (
         "水彩画风格的长城",
-        "一幅水彩画风格的长城，灰色的城墙沿着起伏的山脊伸向远方，山坡上是大片橙红的秋叶，近处的烽火台轮廓清晰，远山只用"
-        "淡淡的蓝色晕染，天空留白，纸边能看见松散的笔触。",
+        (
+            "一幅水彩画风格的长城，灰色的城墙沿着起伏的山脊伸向远方，山坡上是大片橙红的秋叶，近处的烽火台轮廓清晰，远山只用"
+            "淡淡的蓝色晕染，天空留白，纸边能看见松散的笔触。"
+        ),
     ),
 )
 

@@ -22,16 +22,18 @@ from opendalle.dalle3.rewriting.language import meaning_of, normal, num_words, s
 from opendalle.dalle3.rewriting.names import lost_name, lost_quote
 
 _TALK = re.compile(
-    r"^\W*(?:(?:sure|certainly|of course|absolutely|okay|ok|great)[,!.:，！]|here(?:'s| is| are)\b|this is a\b|i am sorry|i'm sorry|sorry"
-    r"|i can ?not|i can't|i won't|i will|i'd|i would|i am unable|i'm unable|unfortunately|as an ai|as a language model"
-    r"|(?:(?:the |your |a )?(?:new |revised |rewritten |expanded |improved |detailed |final |image |enhanced )*"
-    r"(?:prompt|caption|description|rewrite|output|answer|result)\s*(?:is\s*)?[:：])"
-    r"|好的|当然|以下是|下面是|这是|这里是|抱歉|对不起|很抱歉|不好意思|我(?:无法|不能|会|可以|将)|作为(?:一个|一名)?(?:人工智能|AI)"
-    r"|(?:改写|扩写|提示词|描述|图片描述|答案|输出)(?:后|为|如下)?[:：])",
+    r"^\W*(?:(?:sure|certainly|of course|absolutely|okay|ok|great)[,!.:，！]|here(?:'s| is| are)\b|this is a\b"
+    r"|i am sorry|i'm sorry|sorry|unfortunately|as an ai|as a language model"
+    r"|i can ?not|i can't|i won't|i will|i'd|i would|i am unable|i'm unable"
+    r"|(?:the |your |a )?(?:new |revised |rewritten |expanded |improved |detailed |final |image |enhanced )*"
+    r"(?:prompt|caption|description|rewrite|output|answer|result)\s*(?:is\s*)?[:：]"
+    r"|好的|当然|以下是|下面是|这是|这里是|抱歉|对不起|很抱歉|不好意思|我(?:无法|不能|会|可以|将)"
+    r"|作为(?:一个|一名)?(?:人工智能|AI)|(?:改写|扩写|提示词|描述|图片描述|答案|输出)(?:后|为|如下)?[:：])",
     re.IGNORECASE,
 )
 _ASIDE = re.compile(
-    r"let me know|hope this helps|feel free|as an ai\b|language model|word count|\(\d+ words\)|希望(?:这|对你)|请告诉我|字数",
+    r"let me know|hope this helps|feel free|as an ai\b|language model|word count|\(\d+ words\)"
+    r"|希望(?:这|对你)|请告诉我|字数",
     re.IGNORECASE,
 )
 _MARKUP = re.compile(r"```|\*\*|^#+ |^\s*[-*•]\s|<\|?/?[A-Za-z_]+\|?>|https?://|\[[^\]]*\]\(", re.MULTILINE)

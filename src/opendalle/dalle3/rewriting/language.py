@@ -15,19 +15,20 @@ _UNSPACED = re.compile(
     "[\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )  # Han and kana
 
-_IRREGULAR = {
-    **{"men": "man", "women": "woman", "children": "child", "people": "person", "mice": "mouse", "geese": "goose"},
-    **{"feet": "foot", "teeth": "tooth", "oxen": "ox", "leaves": "leaf", "wolves": "wolf", "knives": "knife"},
-    **{"loaves": "loaf", "shelves": "shelf", "halves": "half", "scarves": "scarf", "elves": "elf", "lives": "life"},
-}
+_plurals = (
+    "men man women woman children child people person mice mouse geese goose feet foot teeth tooth oxen ox leaves leaf "
+    "wolves wolf knives knife loaves loaf shelves shelf halves half scarves scarf elves elf lives life"
+).split()
+_IRREGULAR = dict(zip(_plurals[::2], _plurals[1::2], strict=True))
 
 # Words that say nothing of what is to be seen.
-EMPTY_WORDS = frozenset(
+_empty = (
     "a an the of in on at to for from by with without and or but as is are was were be being been it its this that "
     "these those there his her their my your our some any no not very i me you he she they we into onto over under "
     "who which while where when so than then like just please draw create make generate paint show design imagine "
-    "illustrate render picture image photo of me can could would".split()
+    "illustrate render picture image photo of me can could would"
 )
+EMPTY_WORDS = frozenset(_empty.split())
 
 
 def normal(text: str) -> str:
