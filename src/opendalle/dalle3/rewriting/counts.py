@@ -19,16 +19,16 @@ _value_of_scale = {"hundred": 100, "thousand": 1_000, "million": 1_000_000}
 _value_of_group = {"duo": 2, "couple": 2, "pair": 2, "trio": 3, "quartet": 4}  # before "of"
 _singles = frozenset(("a", "an", "single", "lone", "solitary", "another"))
 
-_value_of_digit = {one: value for value, one in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0}
+_value_of_digit = {one: value for value, one in enumerate("零一二三四五六七八九")} | {"两": 2, "兩": 2, "〇": 0}
 _value_of_unit = {"十": 10, "百": 100, "千": 1_000, "万": 10_000}
 _CHINESE = re.compile(
-    "([0-9]+|[一二三四五六七八九十百千万两零〇]+)"
+    "([0-9]+|[一二三四五六七八九十百千万两兩零〇]+)"
     "[个個只隻条條张張朵颗顆块塊位名头頭匹辆輛座棵株本把件双雙对對副根支枝架艘扇盏盞杯碗瓶盘盤片幅间間栋棟层層群岁枚粒串"
-    "台颜种種束团團道面顶頂封滴口尾]"
+    "人台颜种種束团團道面顶頂封滴口尾]"
 )
 _pairs = frozenset("双雙对對")
 _CHINESE_STOP = re.compile("[，。、；：！？,.;:!?和与與跟及在]|并且|旁边|站|坐")
-_chinese_fill = frozenset("的了着小大一")
+_chinese_fill = frozenset("的了着小大一子儿上下里中内外前后")
 _stop = "of in on at to for from by with without and or but as is are was were near beside under over"
 _STOP = frozenset(_stop.split())
 
@@ -166,7 +166,9 @@ def _chinese(text: str) -> list[Count]:
             after = after[: following.start()]
         phrase = [one for one in _CHINESE_STOP.split(after)[0] if one not in _chinese_fill and one.isalpha()]
         things = frozenset(phrase)
-        found.append(Count(value, things, things, is_said=match[1] != "一", head=phrase[-1] if phrase else ""))
+        found.append(
+            Count(value, things, things, is_said=(match[1], value) != ("一", 1), head=phrase[-1] if phrase else "")
+        )
     return found
 
 

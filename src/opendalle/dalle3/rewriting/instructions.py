@@ -50,25 +50,25 @@ EXAMPLES = (
     (
         "three owls",
         (
-            "three owls sit side by side on a mossy branch, the middle one tawny brown and the two others grey with white "
-            "speckles. their round amber eyes look straight ahead, and behind them a pine forest fades into blue evening "
-            "mist under a thin crescent moon."
+            "three owls sit side by side on a mossy branch, the middle one tawny brown and the two others grey "
+            "with white speckles. their round amber eyes look straight ahead, and behind them a pine forest fades "
+            "into blue evening mist under a thin crescent moon."
         ),
     ),
     (
         'a bakery with a sign that says "FRESH"',
         (
-            "a small brick bakery on a street corner in the early morning, with a green wooden sign above the door that "
-            'says "FRESH" in cream letters. golden loaves and a basket of rolls stand in the lit window, and the cobbled '
-            "pavement shines after the rain."
+            "a small brick bakery on a street corner in the early morning, with a green wooden sign above the "
+            'door that says "FRESH" in cream letters. golden loaves and a basket of rolls stand in the lit '
+            "window, and the cobbled pavement shines after the rain."
         ),
     ),
     (
         "Ada Lovelace as a watercolor",
         (
-            "a loose watercolor of Ada Lovelace seated at a writing desk, in a violet dress with lace at the collar, her "
-            "dark hair braided round her head. sheets of handwritten tables lie before her, soft washes of blue and ochre "
-            "fill the room, and the edges of the paper are left white."
+            "a loose watercolor of Ada Lovelace seated at a writing desk, in a violet dress with lace at the "
+            "collar, her dark hair braided round her head. sheets of handwritten tables lie before her, soft "
+            "washes of blue and ochre fill the room, and the edges of the paper are left white."
         ),
     ),
 )

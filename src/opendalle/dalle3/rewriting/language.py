@@ -17,9 +17,10 @@ _UNSPACED = re.compile(
 
 _plurals = (
     "men man women woman children child people person mice mouse geese goose feet foot teeth tooth oxen ox leaves leaf "
-    "wolves wolf knives knife loaves loaf shelves shelf halves half scarves scarf elves elf lives life"
-).split()
-_IRREGULAR = dict(zip(_plurals[::2], _plurals[1::2], strict=True))
+    "wolves wolf knives knife loaves loaf shelves shelf halves half scarves scarf elves elf lives life "
+    "tomatoes tomato potatoes potato heroes hero mangoes mango"
+)
+_IRREGULAR = dict(zip(_plurals.split()[::2], _plurals.split()[1::2], strict=True))
 
 # Words that say nothing of what is to be seen.
 _empty = (
@@ -79,7 +80,7 @@ def stem(word: str) -> str:
         return _IRREGULAR[word]
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
-    if len(word) > 4 and word.endswith(("ches", "shes", "sses", "xes", "zes", "oes")):
+    if len(word) > 4 and word.endswith(("ches", "shes", "sses", "xes", "zes")):
         return word[:-2]
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         return word[:-1]
