@@ -78,6 +78,8 @@ class Request:
     prompt: str = asked(
         "", "what to draw, in any language; empty is the unconditional model (Python only)", verbs=WANDERING
     )
+    count: int = asked(1, "how many pictures", verbs=WANDERING)
+    seed: int = asked(0, "seed of the first picture; picture k, from 0, uses seed + k")
     rewrite: str | None = asked(
         None,
         "who turns the prompt into a longer one: the model's own rewriter, a chat address, or a local chat model",
@@ -87,8 +89,6 @@ class Request:
     revised_prompt: str = asked(
         "", "draw this text, as the rewriting of the prompt; nothing is rewritten then", rare=True, verbs=("generate",)
     )
-    count: int = asked(1, "how many pictures", verbs=WANDERING)
-    seed: int = asked(0, "seed of the first picture; picture k, from 0, uses seed + k")
     width: int = asked(256, "picture width in pixels", verbs=SQUARE)
     height: int = asked(256, "picture height in pixels", verbs=SQUARE)
     background: str = asked("auto", "what lies behind the picture", choices=BACKGROUNDS)
