@@ -32,6 +32,8 @@ _chinese_fill = frozenset("的了着小大一子儿上下里中内外前后")
 _stop = "of in on at to for from by with without and or but as is are was were near beside under over"
 _STOP = frozenset(_stop.split())
 
+_UNCHANGED = frozenset(("sheep", "fish", "deer", "moose", "aircraft"))  # plurals without an ending
+
 LARGE = 1_000  # from here on a number is more likely a year than a count: it must be there, wherever
 NEAR_WORDS = 5  # of a phrase after its count
 NEAR_CHARACTERS = 16
@@ -76,23 +78,23 @@ def lost_count(original: str, rewritten: str) -> str | None:
         original: as a person typed it.
         rewritten: what was made of it.
     """
-    now = counts_of(rewritten)
-    for wanted in counts_of(original):
+    was, now = counts_of(original), counts_of(rewritten)
+    for wanted in was:
         alike = [one for one in now if not wanted.things or wanted.things & one.things]
-        if wanted.is_said and not any(one.value == wanted.value for one in alike):
+        is_there = any(one.value == wanted.value for one in alike)
+        known = {one.value for one in was if one.is_said}
+        too_many = [one for one in alike if one.is_said and one.value > wanted.value and one.value not in known]
+        # Fewer of them may be told of apart ("three cats, one of them black"); more of them are others.
+        if (wanted.is_said and not is_there) or any(_are_same(one, wanted) for one in too_many):
             return f"{wanted.value} {' '.join(sorted(wanted.plain))}".strip()
-        if wanted.is_said or any(one.value == 1 for one in alike):
-            continue
-        # A plural of the same word: "two red houses" beside "a red car" is no second car.
-        if any(one.is_said and one.value > 1 and _has_plural(one, wanted) for one in alike):
-            return f"1 {' '.join(sorted(wanted.plain))}"
     return None
 
 
-def _has_plural(several: Count, single: Count) -> bool:
-    if single.head:  # Chinese knows no plural
-        return single.head in several.things
-    return any(stem(word) in single.things and word not in single.plain for word in several.plain)
+def _are_same(several: Count, wanted: Count) -> bool:
+    """Whether the same is counted: "five red leaves" share their colour with "three red apples", and no more."""
+    if wanted.head:  # Chinese knows no plural
+        return wanted.head in several.things
+    return any(stem(one) in wanted.things and (stem(one) != one or one in _UNCHANGED) for one in several.plain)
 
 
 def _spaced(text: str) -> list[Count]:

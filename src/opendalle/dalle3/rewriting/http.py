@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -140,20 +140,8 @@ class ChatRewriter:
             watch.daemon = True
             watch.start()
             connection.request("POST", at.path, body, headers)
-            answer = connection.getresponse()
-            if answer.status != 200:
-                return answer.status, b""
-            data = bytearray()
-            while piece := answer.read1(PIECE):
-                data += piece
-                if len(data) > config.max_bytes:
-                    came = self._told(f"more than {config.max_bytes} bytes")
-                    raise NoAnswer(came, "a caption of at most 80 words", "Is it a chat server?")
-            if time.monotonic() >= end:
-                raise TimeoutError
-            if answer.length:  # of what was announced, still to come
-                raise http.client.IncompleteRead(bytes(data), answer.length)
-            return answer.status, bytes(data)
+            with closing(connection.getresponse()) as answer:
+                return answer.status, self._body(answer, end) if answer.status == 200 else b""
         except (OSError, http.client.HTTPException):
             if time.monotonic() >= end:
                 raise TimeoutError(f"no whole answer in {config.timeout:g} s") from None
@@ -161,6 +149,20 @@ class ChatRewriter:
         finally:
             watch.cancel()
             connection.close()
+
+    def _body(self, answer: http.client.HTTPResponse, end: float) -> bytes:
+        """Read an answer to its end, if that comes before it is too long or too late."""
+        data = bytearray()
+        while piece := answer.read1(PIECE):
+            data += piece
+            if len(data) > self.config.max_bytes:
+                came = self._told(f"more than {self.config.max_bytes} bytes")
+                raise NoAnswer(came, "a caption of at most 80 words", "Is it a chat server?")
+        if time.monotonic() >= end:
+            raise TimeoutError
+        if answer.length:  # of what was announced, still to come
+            raise http.client.IncompleteRead(bytes(data), answer.length)
+        return bytes(data)
 
     def _read(self, answer: bytes) -> str:
         """Take the text out of an answer; "" unless the model ended it by itself."""

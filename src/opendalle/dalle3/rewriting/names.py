@@ -13,9 +13,10 @@ from opendalle.dalle3.rewriting.language import EMPTY_WORDS, WORD, is_chinese, n
 
 _QUOTES = re.compile(
     r"\"([^\"\n]+)\"|“([^”\n]+)”|„([^“”\n]+)[“”]|«([^»\n]+)»|「([^」\n]+)」|『([^』\n]+)』|《([^》\n]+)》|`([^`\n]+)`"
-    r"|‘([^’\n]+)’(?!\w)|(?<!\w)'([^'\n]+)'(?!\w)"
+    r"|‘((?:[^’\n]|(?<=\w)’(?=\w))+)’(?!\w)|(?<!\w)'((?:[^'\n]|(?<=\w)'(?=\w))+)'(?!\w)"  # not an apostrophe
 )
 _BEGINNING = re.compile(r"(?:^|[.!?:;]\s+|\n)\W*$")  # what stands before the first word of a sentence
+_I = re.compile(r"I(?:['’].*)?")
 _CODE = re.compile(r"(?=\w*\d)(?=\w*[^\W\d])\w+")  # digits and letters in one word
 
 
@@ -76,8 +77,8 @@ def _capitalised(text: str) -> list[str]:
     for match in WORD.finditer(text):
         word = match[0]
         is_first = _BEGINNING.search(text[: match.start()]) is not None
-        is_common = word.casefold() in EMPTY_WORDS or is_number_word(word)
-        if word[0].isupper() and not (is_common and (is_first or len(word) == 1 or word.startswith(("I'", "I’")))):
+        is_common = is_first and (word.casefold() in EMPTY_WORDS or is_number_word(word))
+        if word[0].isupper() and not is_common and not _I.fullmatch(word):
             found.append(word)
     return found
 

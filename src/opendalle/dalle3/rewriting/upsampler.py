@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from opendalle.base.errors import BadRequest, OpenDalleError, require
 from opendalle.dalle3.rewriting.kept import Failed, KeptConfig, failed_checks, tidied
-from opendalle.dalle3.rewriting.language import num_words
+from opendalle.dalle3.rewriting.language import is_chinese, num_words
 from opendalle.dalle3.rewriting.protocol import Rewriter
 
 
@@ -135,8 +135,9 @@ class PromptUpsampler:
         }
 
     def _formed(self, prompt: str, text: str) -> str:
-        if self.config.form == "rewrite":
+        begun = " ".join(prompt.split())
+        if self.config.form == "rewrite" or text.startswith(begun):  # some rewriters begin with the prompt themselves
             return text
-        begun = prompt.rstrip()
-        chinese = begun.endswith(("。", "！", "？"))
-        return f"{begun}{'' if chinese else ' ' if begun.endswith(('.', '!', '?')) else '. '}{text}"
+        if begun.endswith(("。", "！", "？")):
+            return begun + text
+        return begun + ("。" if is_chinese(begun) else " " if begun.endswith((".", "!", "?")) else ". ") + text
