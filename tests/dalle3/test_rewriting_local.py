@@ -19,12 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GPT-2 of bytes, two layers deep."""
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    from tokenizers import (  # pyright: ignore[reportAttributeAccessIssue] - the room of that name is in its way
-        Tokenizer,
-        decoders,
-        models,
-        pre_tokenizers,
-    )
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     place = tmp_path_factory.mktemp("chat") / "tiny-chat"
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
