@@ -39,8 +39,10 @@ class Part:
 
     config: Mapping[str, Any]  # plain data from which the network is built
     state: Mapping[str, Tensor] = field(default_factory=dict)  # the network's state dict; may be empty
-    storage: str = "float32"  # how the weights lie on disk: float32, bfloat16, int8-row or int6-row
+    storage: str = "float32"  # how the weights lie on disk: one of STORAGES
     extra: Mapping[str, Any] = field(default_factory=dict)  # file name ending in .json -> plain data
+    moments: Mapping[str, Tensor] = field(default_factory=dict)  # of its layers' inputs, for storage that asks for them
+    is_stored: bool = False  # whether the state is what lies on disk already, to be copied as it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,15 @@ class StoredPart:
             return from_storage(read_tensors(path))
         except BadModel as error:
             raise BadModel(f"{path} with {error.came}", error.wanted, error.todo) from None
+
+    def copied(self) -> Part:
+        """Return the part as `write_model` takes it, its config and weights as they lie on disk, to the bit.
+
+        Raises:
+            BadModel: when a file is missing or damaged.
+        """
+        listed = f"{self.name}/{WEIGHTS}" in self.files
+        return Part(self.config, read_tensors(self._file(WEIGHTS)) if listed else {}, self.storage, is_stored=True)
 
     def _file(self, name: str) -> Path:
         listed = f"{self.name}/{name}"
@@ -165,7 +176,9 @@ def write_model(
             contents = {"config.json": to_json(dict(part.config))}
             contents |= {extra: to_json(value) for extra, value in part.extra.items()}
             if part.state:
-                contents[WEIGHTS] = safetensors.torch.save(to_storage(part.state, part.storage))
+                contents[WEIGHTS] = safetensors.torch.save(
+                    dict(part.state) if part.is_stored else to_storage(part.state, part.storage, part.moments)
+                )
             for file, payload in contents.items():
                 files[f"{name}/{file}"] = write_file(draft / name / file, payload)
         head = {"format": FORMAT, "kind": kind, "card": dict(card), "files": files}
