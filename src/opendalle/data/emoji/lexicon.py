@@ -196,6 +196,7 @@ class Lexicon:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.keys: tuple[str, ...] = tuple(world.concept_of)  # of all concepts
         nouns = {key: noun for key, noun in everyday_nouns().items() if key in world.concept_of}
         self._nouns: dict[str, Noun] = {**nouns, **SHAPE_NOUNS}
         self.objects: tuple[str, ...] = tuple(key for key in nouns if not world.concept_of[key].held_out)
