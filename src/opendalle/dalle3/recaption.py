@@ -125,9 +125,7 @@ def _captioned(
     if seen:
         stacked = np.stack(list(seen.values()))
         for kind, language in voices.voices:
-            told = write_captions(
-                captioner, stacked, kind=kind, language=language, places=list(seen), config=config
-            )
+            told = write_captions(captioner, stacked, kind=kind, language=language, places=list(seen), config=config)
             written |= {(index, kind, language): one for index, one in zip(seen, told, strict=True)}
     lines = list[CaptionLine]()
     for index in rows:

@@ -31,9 +31,7 @@ class CaptionSource(Protocol):
     kinds: Sequence[str]
     languages: Sequence[str]
 
-    def caption(
-        self, index: int, example: Example, kind: str, language: str, rng: np.random.Generator
-    ) -> str | None:
+    def caption(self, index: int, example: Example, kind: str, language: str, rng: np.random.Generator) -> str | None:
         """Return a caption of example `index`; None where this source has none."""
         ...
 

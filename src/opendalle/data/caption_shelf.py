@@ -105,6 +105,8 @@ class ShelfWriter:
 
     def __init__(self, folder: Path, pictures: NamedSet, config: ShelfConfig, writer: Mapping[str, Any]) -> None:
         self.folder, self.config, self.num_pictures = folder, config, len(pictures)
+        if folder.exists() and not folder.is_dir():
+            raise BadData(f"{folder}, a file", "a folder for captions")
         about = {
             "format": FORMAT,
             "set": pictures.stamp,
@@ -115,7 +117,7 @@ class ShelfWriter:
             "writer": dict(writer),
         }
         if (folder / ABOUT).is_file():
-            _refuse_others(folder, _about(folder), json.loads(to_json(about)))
+            _refuse_others(folder, about_shelf(folder), json.loads(to_json(about)))
         else:
             if folder.is_dir() and any(folder.glob("*.jsonl")):
                 raise BadData(f"{folder}, which holds captions but no {ABOUT}", "a whole shelf, or an empty folder")
@@ -171,7 +173,7 @@ class CaptionShelf:
 
     def __init__(self, folder: Path, pictures: NamedSet) -> None:
         self.folder = Path(folder)
-        self.about = _about(self.folder)
+        self.about = about_shelf(self.folder)
         if self.about["set"] != pictures.stamp or self.about["num_pictures"] < len(pictures):
             raise BadData(
                 f"{folder}, captions of {self.about['num_pictures']} pictures of the set {self.about['set'][:12]}",
@@ -210,7 +212,7 @@ class CaptionShelf:
             lines = [CaptionLine(**json.loads(line)) for line in file.read(stop - start).splitlines()]
         return tuple(line for line in lines if line.error is None)
 
-    def caption(self, index: int, example: Example, kind: str, language: str, rng: Any) -> str | None:  # noqa: ARG002
+    def caption(self, index: int, example: Example, kind: str, language: str, rng: Any) -> str | None:
         """Return one caption of a picture; None where there is none.  A source of blended captions.
 
         Args:
@@ -247,15 +249,26 @@ class CaptionShelf:
     def _check(self, index: int, lines: Sequence[CaptionLine], voices: Sequence[tuple[str, str]]) -> None:
         """Refuse lines that are not those of a picture, each voice once and in order."""
         name = self._pictures.name(index) if index < len(self._pictures) else lines[0].name
-        is_whole = len(lines) == 1 if lines[-1].error is not None else [(one.kind, one.language) for one in lines] == voices
+        is_whole = (
+            len(lines) == 1 if lines[-1].error is not None else [(one.kind, one.language) for one in lines] == voices
+        )
         if not is_whole or any(line.name != name for line in lines):
             raise ValueError(f"lines of {lines[-1].name!r} where those of {name!r} belong")
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def about_shelf(folder: Path) -> dict[str, Any]:
+    """Return what a shelf says of itself: its set, pieces, kinds, languages and writer.
+
+    Args:
+        folder: of the shelf.
+
+    Raises:
+        BadData: when there is none of this format.
+    """
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         known = about["format"] == FORMAT and isinstance(about["set"], str) and about["piece"] >= 1
+        known = known and about["num_pictures"] >= 1 and isinstance(about["writer"], dict)
     except (OSError, ValueError, LookupError, TypeError) as error:
         todo = "Write it: opendalle data caption"
         raise BadData(f"{folder} ({error})", f"a folder of captions with its {ABOUT}", todo) from None
@@ -266,7 +279,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 def _files(folder: Path) -> list[Path]:
     """Return the places of all pieces, there or not."""
-    about = _about(folder)
+    about = about_shelf(folder)
     count = -(-about["num_pictures"] // about["piece"])
     mark = hashlib.sha256(to_json(about)).hexdigest()[:8]
     return [folder / f"{piece:05d}-of-{count:05d}-{mark}.jsonl" for piece in range(count)]

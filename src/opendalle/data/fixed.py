@@ -40,7 +40,7 @@ class FixedSet:
         """Return the number of a draw, from 0, in eight digits."""
         return f"{index:08d}"
 
-    def read(self, index: int, rng: np.random.Generator) -> Example:  # noqa: ARG002 - stands still
+    def read(self, index: int, rng: np.random.Generator) -> Example:
         """Return draw `index`, the same every time.
 
         Args:

@@ -38,7 +38,19 @@ _PLACED = {  # what stands behind a thing, or in Chinese on either side
 _GROUNDS = ("background", "bg", "背景", "底")
 _CLEAR = ("transparent", "透明")
 _KINDS_ZH = ("图片", "图标", "插画", "表情", "图画", "贴纸")
-_SILENT = ("的", "上", "上的", "of", "is", "are", "，", "mostly", "主要是")  # of these none ends a noun phrase but the comma
+_SILENT = (
+    "的",
+    "上",
+    "上的",
+    "of",
+    "is",
+    "are",
+    "，",
+    "mostly",
+    "主要是",
+)  # of these none ends a noun phrase but the comma
+_UNKNOWN, _FUNCTION = 3.0, 0.9  # what a word costs that nobody knows, and one between names; see `_cuts`
+_COST = {"name": 1.0, "word": 2.0}  # a word: one that people search by; 小鸡蛋 is a small egg, not a chick and an egg
 OPPOSITE: Mapping[str, str] = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
@@ -121,6 +133,9 @@ class CaptionReader:
             for word in (noun.en, noun.plural, noun.zh):
                 self._learn(word, key)
             self._roles.setdefault(spelled(noun.measure), _Item("measure"))
+        for key in lexicon.keys:
+            for word in (*lexicon.keywords(key, "en"), *lexicon.keywords(key, "zh")):
+                self._roles.setdefault(spelled(word), _Item("word"))
         for en, zh in set(CATEGORIES.values()):
             for word in (en, zh):
                 self._learn(word, KIND_OF + en)
@@ -141,22 +156,33 @@ class CaptionReader:
         """Cut tokens into the longest phrases that are known."""
         plain = [(place, one) for place, one in enumerate(tokens) if one not in _ARTICLES]
         places, words = [place for place, _ in plain], [one for _, one in plain]
-        start = 0
-        while start < len(words):
+        for start, stop in self._cuts(words):
             if (place := places[start]) and tokens[place - 1] in _ARTICLES:
                 yield _Item("article", tokens[place - 1])
-            for length in range(min(self._longest, len(words) - start), 0, -1):
-                phrase = " ".join(words[start : start + length])
-                if phrase in self._names or phrase in self._roles:
-                    break
-            role = self._roles.get(phrase)
-            if role is not None and not (role.role == "measure" and phrase in self._names):
-                yield replace(role, phrase=phrase)
-            elif phrase in self._names:
-                yield _Item("name", phrase, phrase)
-            else:
-                yield _Item("word", phrase, phrase)
-            start += length
+            phrase = " ".join(words[start:stop])
+            yield self._item(phrase) or _Item("word", phrase, phrase)
+
+    def _cuts(self, words: Sequence[str]) -> list[tuple[int, int]]:
+        """Cut words where it costs least: few phrases, few of them things, hardly any that nobody knows."""
+        best: list[tuple[float, int]] = [(0.0, 0)]  # for each end: its cost, and where its last phrase begins
+        for stop in range(1, len(words) + 1):
+            options = [(best[stop - 1][0] + _UNKNOWN, stop - 1)]
+            for start in range(max(0, stop - self._longest), stop):
+                if (item := self._item(" ".join(words[start:stop]))) is not None:
+                    options.append((best[start][0] + _COST.get(item.role, _FUNCTION), start))
+            best.append(min(options))
+        cuts, stop = list[tuple[int, int]](), len(words)
+        while stop:
+            cuts.append((best[stop][1], stop))
+            stop = best[stop][1]
+        return cuts[::-1]
+
+    def _item(self, phrase: str) -> _Item | None:
+        """Say what a whole phrase is; None where it is nothing known."""
+        role = self._roles.get(phrase)
+        if role is not None and not (role.role in ("measure", "word") and phrase in self._names):
+            return replace(role, phrase=phrase)
+        return _Item("name", phrase, phrase) if phrase in self._names else None
 
     def _add_readings(self) -> None:
         """Let names that begin as a description does be descriptions too, and those that end in `picture`, too."""
@@ -185,7 +211,13 @@ def _function_words() -> dict[str, _Item]:
     learn("colour", {one.name: (one.name, one.zh) for one in COLOURS} | {"grey": ("grey", "gray", "灰色")})
     learn("colour", {"pink": ("pink", "粉色", "粉红色"), "brown": ("brown", "棕色", "褐色")})
     learn("size", _SIZES)
-    learn("number", {str(one + 1): (word, zh, str(one + 1)) for one, (word, zh) in enumerate(zip(_NUMBERS, _NUMBERS_ZH, strict=True))})
+    learn(
+        "number",
+        {
+            str(one + 1): (word, zh, str(one + 1))
+            for one, (word, zh) in enumerate(zip(_NUMBERS, _NUMBERS_ZH, strict=True))
+        },
+    )
     learn("number", {"2": ("二", "俩")})
     learn("between", _BETWEEN)
     learn("placed", _PLACED)
@@ -193,6 +225,7 @@ def _function_words() -> dict[str, _Item]:
     learn("clear", {"": _CLEAR})
     for style, told in STYLE_WORDS.items():
         learn("style", {style: (*told.adjectives, *told.phrases, *told.zh)})
+    learn("picture", {"": _KINDS_ZH})
     for word in (*_SILENT, ",", "和", "与", "and", "on", "在", "有", "是"):
         roles[spelled(word)] = _Item(spelled(word))
     roles["上 的"] = roles["上"] = roles["的"]
@@ -245,7 +278,9 @@ class _Understanding:
         )
 
     def _take(self, item: _Item) -> None:
-        if item.role in ("article", *_DESCRIBING):
+        if item.role == "colour" and [one.role for one in self._waiting] == ["on"]:
+            self._background, self._waiting = item.value, []  # `on red`; on a red car there would be an article
+        elif item.role in ("article", *_DESCRIBING):
             self._waiting.append(item)
         elif item.role == "name":
             told = _attributes(self._waiting)
@@ -268,12 +303,8 @@ class _Understanding:
                 self._waiting.append(item)
 
     def _drop(self) -> None:
-        """Let go of descriptions that no thing followed: `on red` tells a background, other colours stay loose."""
-        colours = [one.value for one in self._waiting if one.role == "colour"]
-        if colours and self._waiting[0].role == "on":
-            self._background = colours[-1]
-        else:
-            self._loose += colours
+        """Let go of descriptions that no thing followed."""
+        self._loose += [one.value for one in self._waiting if one.role == "colour"]
         self._waiting = []
 
     def _told(self) -> Iterator[tuple[int, str, int]]:
@@ -297,7 +328,7 @@ class _Understanding:
             after = [*self._events[place + 1 : place + 3], ("", ""), ("", "")]
             if after[0][0] == "是" and after[1][0] == "name":
                 sides[int(after[1][1])] = side
-            elif before[0] == "name" and after[0][0] != "有":
+            elif before[0] == "name" and after[0][0] != "有" and self._events[place - 2 : place - 1] != [("在", "")]:
                 sides[int(before[1])] = side
         for one, side in sides.items():
             self._mentions[one] = replace(self._mentions[one], side=side)

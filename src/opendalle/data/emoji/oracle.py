@@ -33,7 +33,7 @@ class Oracle:
             for language in self.languages
         }
 
-    def caption(self, index: int, example: Example, kind: str, language: str, rng: np.random.Generator) -> str | None:  # noqa: ARG002
+    def caption(self, index: int, example: Example, kind: str, language: str, rng: np.random.Generator) -> str | None:
         """Return what is true of an example, in words; None where nobody knows what is.
 
         Args:
