@@ -264,7 +264,7 @@ CAPTIONER_PRESETS: Mapping[str, CaptionNetworkConfig] = MappingProxyType(
     {
         "emoji": CaptionNetworkConfig(
             vocabulary=12_288,
-            context=80,
+            context=64,
             sight_tokens=16,
             sight_width=256,
             width=128,

@@ -44,6 +44,22 @@ class DecodingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionerConfig:
+    """What a captioner's folder says of it besides its weights."""
+
+    parts: Mapping[str, str]  # kind of caption -> part that writes it; one part may write several kinds
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)  # how captions are found
+
+    def __post_init__(self) -> None:
+        fits = isinstance(self.parts, Mapping) and set(self.parts) <= set(KINDS) and len(self.parts) > 0
+        require(
+            fits and all(isinstance(part, str) for part in self.parts.values()),
+            f"parts {self.parts}",
+            "a part for each of some kinds: " + ", ".join(KINDS),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Caption:
     """What was written of one picture."""
 

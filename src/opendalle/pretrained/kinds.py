@@ -37,9 +37,8 @@ from opendalle.dalle2.priors.linear import LinearPrior, LinearPriorConfig
 from opendalle.dalle2.priors.projection import ProjectionPrior, ProjectionPriorConfig
 from opendalle.dalle2.priors.protocol import Prior
 from opendalle.dalle2.priors.untrained import ShiftedText, ShiftedTextConfig
-from opendalle.dalle3.caption_network import KINDS as CAPTION_KINDS
 from opendalle.dalle3.caption_network import CaptionNetwork, CaptionNetworkConfig
-from opendalle.dalle3.captioner import Captioner, DecodingConfig
+from opendalle.dalle3.captioner import Captioner, CaptionerConfig
 from opendalle.dalle3.text_encoder import TextEncoder, TextEncoderConfig
 from opendalle.evaluation.judge import Judge, JudgeConfig
 from opendalle.nn.unfilled import Unfilled
@@ -346,19 +345,18 @@ def clip_of_priors(model: ModelFolder) -> ModelFolder:
 
 
 def _load_captioner(model: ModelFolder, device: torch.device) -> Captioner:
-    """Put a captioner together; a kind without a part of its own is written by the part `captioner`."""
     settings, siblings = _head(model)
+    config = from_plain(CaptionerConfig, settings)
     clip = sibling(model, siblings, "clip")
     own = {
-        name: load_network("dalle3-captions", model.parts[name], device=device) for name in model.parts if name != HEAD
+        name: load_network("dalle3-captions", model.part(name), device=device) for name in set(config.parts.values())
     }
-    networks = {kind: own.get(kind, own.get("captioner")) for kind in CAPTION_KINDS}
     try:
         return Captioner(
-            {kind: network for kind, network in networks.items() if network is not None},
+            {kind: own[name] for kind, name in config.parts.items()},
             load_folder(clip, device=device),
             load_tokenizer(clip),
-            from_plain(DecodingConfig, settings),
+            config.decoding,
         )
     except BadConfig as error:
         raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
