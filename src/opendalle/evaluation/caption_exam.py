@@ -18,9 +18,9 @@ from PIL import Image
 
 from opendalle.base.errors import require
 from opendalle.base.protocols import WritesCaptions
-from opendalle.data.emoji.captions import CaptionConfig, write_caption
 from opendalle.data.emoji.compose import Composer
 from opendalle.data.emoji.dataset import EmojiSet, EmojiSetConfig
+from opendalle.data.emoji.descriptions import description
 from opendalle.data.emoji.holdout import HoldoutConfig
 from opendalle.data.emoji.lexicon import Lexicon
 from opendalle.data.emoji.prompts import held_out_cells
@@ -143,8 +143,7 @@ def _reader_scores(room: _Room) -> Iterator[Score]:
     truths = scenes_of(room.world, room.config.num_scenes, held_out=False)
     reader = CaptionReader(room.lexicon)
     for language in room.config.languages:
-        voices = CaptionConfig(voices={"descriptive": 1.0}, languages={language: 1.0})
-        texts = [write_caption(one, room.lexicon, voices, np.random.default_rng(row)) for row, one in enumerate(truths)]
+        texts = [description(one, room.lexicon, language, np.random.default_rng(row)) for row, one in enumerate(truths)]
         marks = marks_of(truths, texts, reader, room.lexicon)
         for skill, interval in tally(marks).items():
             yield score_of(f"reader/{language}/{skill}", interval, floor=TRUE_FLOOR, note="in the world's own words")

@@ -1,7 +1,7 @@
 """Marking captions of composed scenes, of which everything is known: what was told, and what was made up.
 
-Each skill is marked by itself and only where the scene has it.  A claim is whatever a caption says that could be false: a
-thing, a colour of it, a number, a place, a size, a word on a sign, a background, a style.
+Each skill is marked by itself and only where the scene has it.  A claim is whatever a caption says that could be false:
+a thing, a colour of it, a number, a place, a size, a word on a sign, a background, a style.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
