@@ -1,8 +1,8 @@
 """Reading a caption for what it claims: which things, how many, in which colour, where, on what, and which words.
 
-The reader knows the words of one world, English and Chinese, and takes the longest phrase that it knows wherever one
-begins, so that `green apple` is not an apple that is green.  It can be both, though: painted scenes have green apples
-too.  So a mention keeps all its readings, and whoever marks it may believe the kindest.
+The reader knows the words of one world, English and Chinese, and cuts a caption into the fewest phrases that it knows,
+so that `green apple` is not an apple that is green.  It can be both, though: painted scenes have green apples too.  So
+a mention keeps all its readings, and whoever marks it may believe the kindest.
 """
 
 import re
@@ -44,17 +44,7 @@ _FURNITURE = (  # what belongs to signs and speech bubbles, and tells nothing
 )
 _CLEAR = ("transparent", "透明")
 _KINDS_ZH = ("图片", "图标", "插画", "表情", "图画", "贴纸")
-_SILENT = (
-    "的",
-    "上",
-    "上的",
-    "of",
-    "is",
-    "are",
-    "，",
-    "mostly",
-    "主要是",
-)  # of these none ends a noun phrase but the comma
+_SILENT = ("的", "上", "上的", "of", "is", "are", "mostly", "主要是")
 _UNKNOWN, _FUNCTION = 3.0, 0.9  # what a word costs that nobody knows, and one between names; see `_cuts`
 _COST = {"name": 1.0, "word": 2.0}  # a word: one that people search by; 小鸡蛋 is a small egg, not a chick and an egg
 OPPOSITE: Mapping[str, str] = {"left": "right", "right": "left", "above": "below", "below": "above"}
@@ -118,7 +108,7 @@ class _Item:
     phrase: str = ""
 
 
-class CaptionReader:
+class ClaimReader:
     """Reads captions in the words of one world.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 
 from opendalle.data.emoji.lexicon import Lexicon
 from opendalle.data.emoji.truth import Thing, Truth
-from opendalle.evaluation.caption_reading import KIND_OF, OPPOSITE, CaptionReader, Mention, Reading, Said
+from opendalle.evaluation.caption_reading import KIND_OF, OPPOSITE, ClaimReader, Mention, Reading, Said
 from opendalle.evaluation.metrics import Interval, bootstrap_mean, wilson
 from opendalle.evaluation.score import Score, score_of
 
@@ -175,7 +175,7 @@ def _other_claims(truth: Truth, said: Said, lexicon: Lexicon) -> Iterator[Claim]
 
 
 def marks_of(
-    truths: Sequence[Truth], captions: Sequence[str], reader: CaptionReader, lexicon: Lexicon
+    truths: Sequence[Truth], captions: Sequence[str], reader: ClaimReader, lexicon: Lexicon
 ) -> list[CaptionMark]:
     """Read and mark captions, one a scene."""
     return [mark_caption(truth, reader.read(text), lexicon) for truth, text in zip(truths, captions, strict=True)]
