@@ -16,14 +16,14 @@ from opendalle.dalle3.caption_network import CAPTIONER_PRESETS, KINDS, CaptionNe
 from opendalle.dalle3.caption_objective import CaptionLossConfig, CaptionObjective
 from opendalle.dalle3.captioner import CaptionerConfig
 from opendalle.pretrained.kinds import HEAD, find_model, load_network
-from opendalle.recipes.caption_pairs import SIGHT, CaptionBatches, CaptionMix, Eye, SightsPlan
+from opendalle.recipes.caption_pairs import PRESET, SIGHT, CaptionBatches, CaptionMix, Eye, SightsPlan
 from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
 from opendalle.recipes.pairs import num_held_out
 from opendalle.recipes.stage import Stage, Work
 from opendalle.training.config import AdamWConfig, TrainConfig
 
-PRESET, STORAGE, PART = "emoji", "int8-row", "captioner"
+STORAGE, PART = "int8-row", "captioner"
 MEASURED = 64  # held-out pictures scored at once
 # Fine-tunes: what each learns.  One network for all kinds goes on writing some originals, lest it forget how.
 ORIGINAL: Mapping[str, float] = {"original": 1.0}
