@@ -108,7 +108,7 @@ def test_captions_and_contrast_are_learned(network: CaptionNetwork, batch: Capti
         optimiser.step()
         objective.after_step()
     assert set(losses.watch) == {"nats_original", "nats_short", "contrast", "top1"}
-    assert max(losses.watch["nats_original"], losses.watch["nats_short"]) < 0.3
+    assert max(losses.watch["nats_original"], losses.watch["nats_short"]) < 0.5
     assert losses.watch["top1"] == 1
     with torch.no_grad():
         network.log_scale.fill_(9.0)
