@@ -130,7 +130,7 @@ class Plan(SightsPlan):
             name=name,
             part=PART,
             out=out,
-            stamps=lambda: self.stamps() | self.writes(kinds).stamps(),
+            stamps=lambda: self.stamps() | self.writes(JOINT).stamps(),  # what is missing is missed before the base
             build=partial(self.work, name, out, kinds),
             prepare=self.look,
         )
@@ -165,7 +165,8 @@ class Plan(SightsPlan):
         loss = CaptionLossConfig(kinds=tuple(kinds)) if is_base else replace(WRITING, kinds=tuple(kinds))
         length = self.pictures if is_base else self.tune_pictures
         return Work(
-            objective=CaptionObjective(network, loss),
+            # A warm start goes into the base, by its part's name; fine-tunes begin with the base.
+            objective=CaptionObjective(network, loss, PART if is_base else "tuned"),
             batches=batches(self.batch_size, range(kept)),
             config=TrainConfig(
                 pictures=length,
