@@ -207,7 +207,7 @@ def test_each_kind_of_invention_is_caught(spoken, text, invented):
 
 def test_scores_of_scenes_say_what_was_told_beside_chance(scenes, lexicon, reader):
     texts = [description(truth, lexicon, "zh", np.random.default_rng(seed)) for seed, truth in enumerate(scenes)]
-    half = [text if row % 2 else "一只猫" for row, text in enumerate(texts)]
+    half = [text if row % 2 else "一块牌子" for row, text in enumerate(texts)]
     marks = marks_of(scenes, half, reader, lexicon)
     scores = {
         one.name: one for one in truth_scores("s", marks, marks_of(scenes, shuffled(scenes, half), reader, lexicon))
