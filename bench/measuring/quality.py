@@ -16,7 +16,7 @@ from opendalle.pictures import composite, from_array
 from opendalle.samplers.sample import last_state
 
 REFERENCE = ("heun", 100)  # where the noiseless samplers lead when nothing is saved
-NOISY = ("ddpm",)  # end elsewhere each time: no distance to a reference says how good they are
+NOISY = ("ddpm", "consistency")  # end elsewhere each time: no distance to a reference says how good they are
 TOLERANCE = 0.01  # of the best
 SENTENCES = (  # for a look without the emoji world
     "a red apple",

@@ -17,9 +17,11 @@ from opendalle.base.records import TrainStep
 RECIPES = (
     "clip",
     "codec",
+    "consistency_decoder",
     "dalle1",
     "dalle2",
     "dvae",
+    "few_steps",
     "judge",
     "priors",
     "upsampler",
