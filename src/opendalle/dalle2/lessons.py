@@ -40,7 +40,13 @@ class DecoderLesson:
         """
         assert isinstance(network, Decoder), "a decoder teaches decoders"
         conditioning = {"conditioning": network.condition(**self.told.given)}
-        return GuidedDenoise(network, conditioning, schedule=self.schedule, prediction=self.settings.prediction)
+        return GuidedDenoise(
+            network,
+            conditioning,
+            schedule=self.schedule,
+            prediction=self.settings.prediction,
+            learned_variance=network.config.learns_variance,
+        )
 
 
 class DecoderLessons:
@@ -77,6 +83,7 @@ class DecoderLessons:
             prediction=self.settings.prediction,
             scale=torch.where(told.is_empty, torch.ones_like(scale), scale),
             clip=self.settings.clip_range,
+            learned_variance=self.teacher.config.learns_variance,
         )
 
     def _without(self, given: dict[str, Any]) -> dict[str, Any]:
