@@ -21,6 +21,7 @@ from opendalle.recipes.data import open_set, pictures_of, stamps_of
 from opendalle.recipes.stage import Stage, Work
 from opendalle.training.config import AdamWConfig, TrainConfig
 
+CODEC = Path("codec-emoji")  # if nobody names another
 KIND, PART = "consistency-decoder", "decoder"
 SHOWN = 8  # pictures on a sheet of samples: as they are, by the codec's own decoder, by the new one
 
@@ -29,7 +30,7 @@ def consistency_decoder(
     data: Path,
     out: Path,
     *,
-    codec: Path,
+    codec: Path = CODEC,
     preset: str = "emoji",
     scenes: float = 0.3,
     denoising_pictures: int = 300_000,

@@ -34,6 +34,7 @@ from opendalle.training.batches import Batches
 from opendalle.training.config import AdamWConfig, TrainConfig
 from opendalle.training.few_steps import FewSteps, FewStepsConfig, Reach, Teach
 
+TEACHER = Path("dalle2-emoji")  # if nobody names another
 SAMPLER_OF: Mapping[str, str] = MappingProxyType({"stride": "ddim", "clean": "consistency"})  # reach -> sampler
 
 
@@ -41,7 +42,7 @@ def few_steps(
     data: Path,
     out: Path,
     *,
-    model: Path,
+    model: Path = TEACHER,
     steps: int = 4,
     substeps: int = 5,
     reach: str = "stride",
