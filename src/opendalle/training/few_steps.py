@@ -5,8 +5,8 @@ steps that the student will visit.  From a step t the teacher walks a whole stri
 guidance.  What the student is asked to say depends on how far it is to reach:
 
     stride   the x0 with which one DDIM step from t ends in the teacher's x_s.  Put together, the student's strides are
-             the teacher's walk: the same noise gives the same picture, and whatever walks DDIM's way goes on working.
-             It has learned its own number of steps and no other.
+             the teacher's walk, so the same noise leads towards the same picture.  It has learned its own number of
+             steps and no other.
     clean    the end of the path itself: what a slow average of the student says from x_s, and where s is the clean end
              x_s, the teacher's own picture.  One call is then a whole sample; more of them, with fresh noise between
              (`samplers.markov.consistency`), sharpen it, and any of the student's steps may be left out evenly.
