@@ -103,7 +103,7 @@ def test_a_consistency_decoder_is_trained_in_two_stages_and_is_a_codec(data: Pat
     grid = ours.encode(pictures)
     assert torch.equal(grid, plain.encode(pictures))
     assert ours.decode(grid).shape == pictures.shape
-    assert torch.equal(ours.decode(grid[:1]), ours.decode(grid)[:1])
+    torch.testing.assert_close(ours.decode(grid[:1]), ours.decode(grid)[:1], atol=1e-4, rtol=1e-4)  # the same noise
     assert not torch.equal(ours.decode(grid), plain.decode(grid))
 
 
