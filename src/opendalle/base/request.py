@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin
 from opendalle.base.errors import BadRequest
 
 BACKGROUNDS = ("auto", "white", "transparent")
-SAMPLERS = ("ddim", "ddpm", "dpm++2m", "unipc", "euler", "heun")
+SAMPLERS = ("ddim", "ddpm", "dpm++2m", "unipc", "euler", "heun", "consistency")
 VERBS = ("generate", "vary", "blend", "morph", "ladder", "edit", "upscale")  # what can be asked of a pipeline
 SQUARE = ("generate", "vary", "blend", "morph", "ladder")  # those whose pictures have a size that is asked for
 WANDERING = ("generate", "vary", "edit")  # those that draw by chance

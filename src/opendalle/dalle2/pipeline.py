@@ -287,10 +287,10 @@ class Dalle2(Probes):
     def _check_steps(self, request: Request) -> None:
         request.refuse(TOKEN_FIELDS, "DALL·E 2")
         request.refuse_unwritten("DALL·E 2")
-        for name, stage in (("steps", self.config.decoder), ("prior_steps", self.config.prior)):
-            asked = getattr(request, name)
-            if asked is not None and asked > stage.num_train_steps:
-                raise BadRequest(f"{name} is {asked}", f"at most {stage.num_train_steps}, as many as were trained")
+        self.config.decoder.refuse_untaught(request.steps, request.guidance, request.sampler)
+        known = self.config.prior.num_train_steps
+        if request.prior_steps is not None and request.prior_steps > known:
+            raise BadRequest(f"prior_steps is {request.prior_steps}", f"at most {known}, as many as were trained")
         self.cascade.prior_of(request)
 
     def _drawing(self, hooks: Hooks, embedding: Embeddings | None) -> Begin:

@@ -18,7 +18,7 @@ from opendalle.checkpoint.configs import from_plain
 from opendalle.checkpoint.folder import ModelFolder, StoredPart, read_model
 from opendalle.checkpoint.places import find_model, is_plain
 from opendalle.clip.model import CLIP, CLIPConfig
-from opendalle.codec.consistency import ConsistencyDecoder, ConsistencyDecoderConfig
+from opendalle.codec.consistency import ConsistencyCodec, ConsistencyDecoder, ConsistencyDecoderConfig
 from opendalle.codec.dvae import DiscreteVAE, DiscreteVAEConfig
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
@@ -75,7 +75,8 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
 ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # role of a sibling -> kinds that can play it
     {
         "clip": ("clip",),
-        "codec": ("codec-identity", "codec-kl", "codec-latent"),
+        "codec": ("codec-identity", "codec-kl", "codec-latent", "consistency-decoder"),
+        "encoder": ("codec-identity", "codec-kl", "codec-latent"),
         "words": ("codec-dvae", "codec-vqgan"),
         "upsampler": ("upsampler",),
         "upscaler": ("upsampler",),
@@ -83,6 +84,7 @@ ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # role of a sibling ->
     }
 )
 HEAD = "pipeline"  # the part that holds a model's settings and siblings
+CODEC_HEAD = "codec"  # the part of a consistency decoder that names the codec whose grids it draws, if it does
 PRIORS_HEAD = "priors"  # the part of a folder of priors that names their CLIP; every other part is a prior
 
 TOKENIZER = "tokenizer.json"  # beside a CLIP's weights
@@ -96,8 +98,8 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> Any:
         device: where its networks go.
 
     Returns:
-        A pipeline for a generation, priors by name for a folder of priors, a captioner with its CLIP, a network in
-        evaluation mode for all else.
+        A pipeline for a generation, priors by name for a folder of priors, a captioner with its CLIP, a codec for a
+        consistency decoder that names one, a network in evaluation mode for all else.
 
     Raises:
         BadModel: when it is missing, damaged, or of an unknown kind.
@@ -367,8 +369,22 @@ ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = (
         {"captioner": _load_captioner}
     )
 )
+
+
+def _load_consistency(model: ModelFolder, device: torch.device) -> ConsistencyCodec | ConsistencyDecoder:
+    """Load a consistency decoder: with the codec that it names a codec, which draws by it; else the network alone."""
+    if CODEC_HEAD not in model.parts:
+        return load_network("consistency-decoder", _only_part(model), device=device)
+    decoder = load_network("consistency-decoder", model.part("decoder"), device=device)
+    encoder = sibling(model, model.part(CODEC_HEAD).config.get("siblings"), "encoder")
+    try:
+        return ConsistencyCodec(load_folder(encoder, device=device), decoder)
+    except BadConfig as error:
+        raise BadModel(f"{model.path} with {error.came}", error.wanted) from None
+
+
 COLLECTIONS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
-    {"dalle2-priors": _load_priors}
+    {"dalle2-priors": _load_priors, "consistency-decoder": _load_consistency}
 )
 PIPELINES: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
     {"dalle2": _load_dalle2, "dalle1": _load_dalle1}

@@ -12,16 +12,9 @@ from opendalle.base.errors import require
 from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
 from opendalle.dalle2.decoder import DECODER_PRESETS, Decoder
+from opendalle.dalle2.decoder_objective import DecoderLossConfig, DecoderObjective
 from opendalle.dalle2.means import GUESS_PRESETS, SKETCH_PRESETS, Guess, Sketch
-from opendalle.dalle2.objectives import (
-    DecoderLossConfig,
-    DecoderObjective,
-    GuessObjective,
-    PairBatch,
-    PriorLossConfig,
-    PriorObjective,
-    SketchObjective,
-)
+from opendalle.dalle2.objectives import GuessObjective, PairBatch, PriorLossConfig, PriorObjective, SketchObjective
 from opendalle.dalle2.parts import Dalle2Parts
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.dalle2.priors.diffusion import PRIOR_PRESETS, DiffusionPrior
