@@ -28,6 +28,11 @@ class AttentionContext:
         mask = None if self.mask is None else self.mask[index]
         return AttentionContext(tuple(layer.rows(index) for layer in self.layers), mask)
 
+    @property
+    def mask_alone(self) -> Bool[Tensor, "b 1 1 m"] | None:
+        """Which keys a token may look at where the context's are all that there are; None: all."""
+        return None if self.mask is None else self.mask[:, None, None]
+
     def mask_with(self, num_own: int) -> Bool[Tensor, "b 1 1 n"] | None:
         """Return which keys a token may look at when `num_own` of its own kind follow the context's; None: all."""
         return None if self.mask is None else F.pad(self.mask, (0, num_own), value=True)[:, None, None]
@@ -90,6 +95,48 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             queries, seen.keys, seen.values, attn_mask=mask, is_causal=is_causal, dropout_p=dropout
         )
+        return self.out(rearrange(mixed, "b k n c -> b n (k c)"))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention to a context alone: queries from the tokens, keys and values from the context.
+
+    Args:
+        width: width of a token; a multiple of heads.
+        heads: number of heads.
+        context_width: width of a context token; None: keys and values are another attention's.
+
+    Source: latent diffusion, arXiv:2112.10752, section 3.3.
+    """
+
+    def __init__(self, width: int, heads: int, context_width: int | None) -> None:
+        super().__init__()
+        require(width % heads == 0, f"width {width} with {heads} heads", "a width that the heads divide")
+        self.heads = heads
+        self.queries = nn.Linear(width, width)
+        self.context_kv = None if context_width is None else nn.Linear(context_width, 2 * width)  # rows: keys, values
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)  # starts as the identity: what is said is listened to as it is found to help
+        nn.init.zeros_(self.out.bias)
+
+    def project_context(self, context: Float[Tensor, "b m d"]) -> KeysValues:
+        """Compute a context's keys and values; they can be kept as long as the context stays."""
+        assert self.context_kv is not None, "this attention takes another's keys and values"
+        keys, values = rearrange(self.context_kv(context), "b m (two k c) -> two b k m c", two=2, k=self.heads)
+        return KeysValues(keys, values)
+
+    def forward(
+        self, tokens: Float[Tensor, "b n d"], context: KeysValues, mask: Bool[Tensor, "b 1 1 m"] | None
+    ) -> Float[Tensor, "b n d"]:
+        """Let every token look at the context.
+
+        Args:
+            tokens: the queries.
+            context: from `project_context`.
+            mask: True where a context token is real, at least one a row; None: all are.
+        """
+        queries = rearrange(self.queries(tokens), "b n (k c) -> b k n c", k=self.heads)
+        mixed = F.scaled_dot_product_attention(queries, context.keys, context.values, attn_mask=mask)
         return self.out(rearrange(mixed, "b k n c -> b n (k c)"))
 
 
