@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from opendalle.base.axes import Grid, Steps
 from opendalle.base.errors import require
@@ -83,7 +84,7 @@ class Denoiser(nn.Module):
         """
         return self.body.read(said)
 
-    def forward(self, x_t: Grid, t: Steps, said: TextStates | TextKeys) -> Grid:
+    def forward(self, x_t: Grid, t: Steps, said: TextStates | TextKeys) -> Float[Tensor, "b c2 h w"]:
         """Predict from a noised grid of any height and width.
 
         Args:

@@ -135,7 +135,7 @@ class LatentTransformer(nn.Module):
             return AttentionContext((crosses[0].project_context(states),), mask)
         return AttentionContext(tuple(one.project_context(states) for one in crosses), mask)
 
-    def forward(self, x_t: Grid, t: Steps, said: TextStates | TextKeys) -> Grid:
+    def forward(self, x_t: Grid, t: Steps, said: TextStates | TextKeys) -> Float[Tensor, "b c2 h w"]:
         """Predict; arguments, errors and result are those of `Denoiser.forward`."""
         height, width, patch = x_t.shape[2], x_t.shape[3], self.config.patch
         if height % patch or width % patch:

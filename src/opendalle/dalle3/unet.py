@@ -9,7 +9,8 @@ Source: Betker et al., appendix A; latent diffusion, arXiv:2112.10752, section 3
 
 from dataclasses import dataclass
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from opendalle.base.axes import Grid, Steps
 from opendalle.base.errors import require
@@ -70,7 +71,7 @@ class LatentUNet(nn.Module):
         """Read captions once, for all steps."""
         return self.text_in(said, self.unet.prepare_context)
 
-    def forward(self, x_t: Grid, t: Steps, said: TextStates | TextKeys) -> Grid:
+    def forward(self, x_t: Grid, t: Steps, said: TextStates | TextKeys) -> Float[Tensor, "b c2 h w"]:
         """Predict; arguments, errors and result are those of `Denoiser.forward`."""
         keys = said if isinstance(said, TextKeys) else self.read(said)
         embedding = keys.pooled if self.config.pools_text else None
