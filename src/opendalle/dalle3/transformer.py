@@ -101,7 +101,7 @@ class LatentBlock(nn.Module):
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.table + shared).chunk(6, dim=1)
         tokens = tokens + gate1 * self.attention(self.norm1(tokens) * (1 + scale1) + shift1)
-        tokens = tokens + self.cross(tokens, context.layers[layer], context.mask_alone)
+        tokens = tokens + self.cross(tokens, context.layers[layer], context.mask_with(0))
         return tokens + gate2 * self.mlp(self.norm2(tokens) * (1 + scale2) + shift2)
 
 

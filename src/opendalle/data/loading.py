@@ -47,6 +47,12 @@ class Batch:
     captions: Sequence[str]
     truths: Sequence[Mapping[str, Any] | None]
     position: int  # of this batch in the run, from 0
+    voices: Sequence[str | None] = ()  # kind of each caption that was written anew; None: the set's own
+
+    @property
+    def rewritten(self) -> float:
+        """Share of the captions that were written anew, 0 to 1: to be watched beside a loss."""
+        return sum(voice is not None for voice in self.voices) / max(1, len(self.voices))
 
 
 class PictureBatches:
@@ -99,6 +105,7 @@ class PictureBatches:
             captions=[example.caption for example in examples],
             truths=[example.truth for example in examples],
             position=position,
+            voices=[example.voice for example in examples],
         )
 
     def _example(self, position: int) -> Example:

@@ -15,6 +15,7 @@ class Example:
     picture: UInt8[np.ndarray, "h w 4"]  # RGBA, straight alpha
     caption: str
     truth: Mapping[str, Any] | None = None  # what is exactly true of the picture, where that is known
+    voice: str | None = None  # kind of the caption, where it was written anew; None: the set's own words
 
 
 @runtime_checkable
@@ -27,4 +28,18 @@ class PictureSet(Protocol):
 
     def read(self, index: int, rng: np.random.Generator) -> Example:
         """Return example `index`, 0 <= index < len, as this generator would have it."""
+        ...
+
+
+@runtime_checkable
+class NamedSet(PictureSet, Protocol):
+    """A set that stands still: what example `index` shows never changes, so that things can be written down about it."""
+
+    @property
+    def stamp(self) -> str:
+        """Hash of all that its pictures show: sets with the same stamp show the same under the same names."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Return what example `index` is called; no two have the same name."""
         ...

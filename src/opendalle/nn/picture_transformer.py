@@ -56,6 +56,6 @@ class PictureTransformer(nn.Module):
         cells = self.cells_in(rearrange(self.norm_in(x), "b c h w -> b (h w) c"))
         cells = cells + self.attention(self.norm1(cells))
         if context is not None:
-            cells = cells + self.cross(self.norm2(cells), context.layers[self.layer], context.mask_alone)
+            cells = cells + self.cross(self.norm2(cells), context.layers[self.layer], context.mask_with(0))
         cells = cells + self.mlp(self.norm3(cells))
         return x + rearrange(self.cells_out(cells), "b (h w) c -> b c h w", h=x.shape[2])

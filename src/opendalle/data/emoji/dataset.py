@@ -1,7 +1,8 @@
 """The emoji world as a picture set: lone drawings, drawings on plain colours, and scenes, each with a caption."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -95,6 +96,12 @@ class EmojiSet:
     def __len__(self) -> int:
         """Return the number of (concept, style) cells of the split."""
         return len(self.cells)
+
+    @property
+    def stamp(self) -> str:
+        """Hash of all that its pictures can show; how large they are drawn and what is said of them does not count."""
+        shown = replace(self.config, size=64, captions=CaptionConfig())
+        return hashlib.sha256(f"{self.world.stamp} {shown}".encode()).hexdigest()
 
     def read(self, index: int, rng: np.random.Generator) -> Example:
         """Return a picture with a caption and its truth.
