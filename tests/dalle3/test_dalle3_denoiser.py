@@ -108,6 +108,16 @@ def test_guidance_joins_what_was_read(body: str) -> None:
     )
 
 
+@pytest.mark.parametrize("body", BODIES)
+def test_neighbours_may_share_a_caption(body: str) -> None:
+    network, said = filled(BODIES[body]), captions()
+    x_t = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    t = torch.tensor([3, 700, 20, 5, 999, 0])
+    shared = network(x_t, t, network.read(said))
+    each = network(x_t, t, said.rows(torch.tensor([0, 0, 0, 1, 1, 1])))
+    torch.testing.assert_close(shared, each, rtol=0, atol=1e-5)
+
+
 def replace_variance(config: DenoiserConfig) -> DenoiserConfig:
     if config.transformer is None:
         return config

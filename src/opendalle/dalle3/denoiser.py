@@ -90,7 +90,8 @@ class Denoiser(nn.Module):
         Args:
             x_t: noised grid; height and width are multiples of config.multiple.
             t: diffusion step of each sample, 0 to 999.
-            said: captions, or what `read` made of them, as many rows.
+            said: captions, or what `read` made of them: as many rows, or a fraction of them, where each few neighbours
+                share a caption (several pictures of one prompt).
 
         Returns:
             The prediction; with a learned variance, its interpolation stands in the second half of the channels.

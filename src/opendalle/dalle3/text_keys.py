@@ -23,6 +23,10 @@ class TextKeys:
         """Keep or repeat some captions."""
         return TextKeys(self.context.rows(index), self.pooled[index])
 
+    def pooled_for(self, num_rows: int) -> Float[Tensor, "br d"]:
+        """Return the vector of every row, where each few neighbours share a caption."""
+        return self.pooled.repeat_interleave(num_rows // len(self.pooled), dim=0)
+
 
 class TextIn(nn.Module):
     """From the states of a text encoder to a denoiser's context: two linear maps with a GELU between them.

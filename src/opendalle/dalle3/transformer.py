@@ -143,7 +143,7 @@ class LatentTransformer(nn.Module):
         keys = said if isinstance(said, TextKeys) else self.read(said)
         time = self.time(t)
         if self.config.pools_text:
-            time = time + keys.pooled
+            time = time + keys.pooled_for(len(x_t))
         shared = rearrange(self.modulation(F.silu(time)), "b (six d) -> b six d", six=6)
         tokens = self.patch_in(rearrange(x_t, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch))
         places = square_places(height // patch, width // patch, self.config.width, self.config.base_side, x_t.device)

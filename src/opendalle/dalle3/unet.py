@@ -74,5 +74,5 @@ class LatentUNet(nn.Module):
     def forward(self, x_t: Grid, t: Steps, said: TextStates | TextKeys) -> Float[Tensor, "b c2 h w"]:
         """Predict; arguments, errors and result are those of `Denoiser.forward`."""
         keys = said if isinstance(said, TextKeys) else self.read(said)
-        embedding = keys.pooled if self.config.pools_text else None
+        embedding = keys.pooled_for(len(x_t)) if self.config.pools_text else None
         return self.unet(x_t, t, embedding=embedding, context=keys.context)

@@ -143,18 +143,19 @@ class CrossAttention(nn.Module):
         return KeysValues(keys, values)
 
     def forward(
-        self, tokens: Float[Tensor, "b n d"], context: KeysValues, mask: Bool[Tensor, "b 1 1 m"] | None
-    ) -> Float[Tensor, "b n d"]:
+        self, tokens: Float[Tensor, "br n d"], context: KeysValues, mask: Bool[Tensor, "b 1 1 m"] | None
+    ) -> Float[Tensor, "br n d"]:
         """Let every token look at the context.
 
         Args:
-            tokens: the queries.
+            tokens: the queries; their rows are a multiple r of the context's, and each r neighbours share one.
             context: from `project_context`.
             mask: True where a context token is real, at least one a row; None: all are.
         """
-        queries = rearrange(self.queries(tokens), "b n (k c) -> b k n c", k=self.heads)
+        r = len(tokens) // len(context.keys)
+        queries = rearrange(self.queries(tokens), "(b r) n (k c) -> b k (r n) c", r=r, k=self.heads)
         mixed = F.scaled_dot_product_attention(queries, context.keys, context.values, attn_mask=mask)
-        return self.out(rearrange(mixed, "b k n c -> b n (k c)"))
+        return self.out(rearrange(mixed, "b k (r n) c -> (b r) n (k c)", r=r))
 
 
 def attention_mask(
