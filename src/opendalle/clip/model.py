@@ -205,6 +205,12 @@ class PictureTower(nn.Module):
 
     def forward(self, pictures: Pictures) -> Embeddings:
         """Embed pictures, not yet to unit length."""
+        tokens = self.states(pictures)
+        pooled = tokens.mean(dim=1) if self.class_token is None else tokens[:, 0]
+        return self.project(self.norm_out(pooled))
+
+    def states(self, pictures: Pictures) -> States:
+        """Return the last state of every token: the class token's, if there is one, then the patches' row by row."""
         if self.config.pixel_mean:
             scale, shift = self.get_buffer("pixel_scale"), self.get_buffer("pixel_shift")
             pictures = pictures * scale[:, None, None] + shift[:, None, None]
@@ -214,9 +220,7 @@ class PictureTower(nn.Module):
         tokens = self.patches(pictures)  # (b, n, d)
         if self.class_token is not None:
             tokens = torch.cat([self.class_token.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], dim=1)
-        tokens = self.transformer(self.norm_in(self.positions(tokens)))
-        pooled = tokens.mean(dim=1) if self.class_token is None else tokens[:, 0]
-        return self.project(self.norm_out(pooled))
+        return self.transformer(self.norm_in(self.positions(tokens)))
 
 
 class CLIP(nn.Module):
@@ -260,12 +264,23 @@ class CLIP(nn.Module):
         Raises:
             BadRequest: when a picture has another size or other channels than this CLIP was trained on.
         """
+        self.check_pictures(pictures)
+        embedded = self.picture(pictures)
+        return F.normalize(embedded, dim=-1) if unit else embedded
+
+    def check_pictures(self, pictures: Pictures) -> None:
+        """Refuse pictures that this CLIP was not trained on.
+
+        Args:
+            pictures: a batch.
+
+        Raises:
+            BadRequest: when they have another size or other channels.
+        """
         wanted = (self.config.channels, self.config.size, self.config.size)
         if tuple(pictures.shape[1:]) != wanted:
             came = " x ".join(map(str, pictures.shape[1:]))
             raise BadRequest(f"pictures of {came}", " x ".join(map(str, wanted)) + " (channels, height, width)")
-        embedded = self.picture(pictures)
-        return F.normalize(embedded, dim=-1) if unit else embedded
 
 
 PRESETS: Mapping[str, CLIPConfig] = MappingProxyType(

@@ -28,9 +28,31 @@ class AttentionContext:
         mask = None if self.mask is None else self.mask[index]
         return AttentionContext(tuple(layer.rows(index) for layer in self.layers), mask)
 
-    def mask_with(self, num_own: int) -> Bool[Tensor, "b 1 1 n"] | None:
-        """Return which keys a token may look at when `num_own` of its own kind follow the context's; None: all."""
-        return None if self.mask is None else F.pad(self.mask, (0, num_own), value=True)[:, None, None]
+    def mask_with(self, num_own: int, *, is_causal: bool = False) -> Bool[Tensor, "#b 1 #n m"] | None:
+        """Return which keys a token may look at when `num_own` of its own kind follow the context's; None: all.
+
+        Args:
+            num_own: tokens behind the context.
+            is_causal: hide later ones of them; the whole context stays in sight.
+        """
+        real = None if self.mask is None else F.pad(self.mask, (0, num_own), value=True)[:, None, None]
+        if not is_causal:
+            return real
+        keys = self.layers[0].keys
+        own = attention_mask(None, num_own, keys.shape[2] + num_own, is_causal=True, device=keys.device)
+        return own if real is None else own & real
+
+    def fill(self, cache: KVCache) -> None:
+        """Put the context into an empty cache, before all tokens: then those see it without being told of it.
+
+        Args:
+            cache: as many layers and rows; its capacity holds context and tokens.
+        """
+        assert cache.length == 0, "a context stands before all tokens"
+        assert self.mask is None, "a cache knows no padding"
+        for layer, one in enumerate(self.layers):
+            cache.extend(layer, one)
+        cache.advance(self.layers[0].keys.shape[2])
 
 
 class Attention(nn.Module):

@@ -7,7 +7,7 @@ the prompt fills the cache with the prompt once, and rewinds to it after every d
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from opendalle.base.errors import BadRequest
@@ -86,6 +86,17 @@ class KVCache:
     def rewind(self, length: int) -> None:
         """Forget all tokens after the first `length`."""
         self.length = min(self.length, length)
+
+    def reorder(self, index: Int[Tensor, " b"], first: int = 0) -> None:
+        """Let every row go on from a row of its choice, in place: what a beam search does after each token.
+
+        Args:
+            index: the row that each row becomes.
+            first: tokens before this one are alike in the rows that change places, and stay.
+        """
+        seen = slice(first, self.length)
+        for table in (self.keys, self.values):
+            table[:, :, :, seen] = table[:, index, :, seen]
 
     def rows(self, index: slice | Tensor) -> "KVCache":
         """Copy some entries of the batch into a cache of their own."""

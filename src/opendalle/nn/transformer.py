@@ -173,21 +173,20 @@ class Transformer(nn.Module):
             tokens: with a cache, only those that follow the cached ones.
             mask: True where a token is real; over cached and new tokens, m in all; None: all are real.
             condition: vector of every row, when the config has a condition_width.
-            context: from `prepare_context`; every token sees all of it.  Not with a mask, a causal network or a cache.
+            context: from `prepare_context`; every token sees all of it.  Not with a mask or a cache; one that shall be
+                seen by cached tokens is put into the cache by `AttentionContext.fill`.
             cache: tokens seen before; it grows by these.
         """
         num_new = tokens.shape[1]
-        assert context is None or (mask is None and cache is None and not self.config.is_causal), (
-            "a context stands alone"
-        )
+        assert context is None or (mask is None and cache is None), "a context stands alone"
         num_keys = num_new + (0 if cache is None else cache.length)
         is_plain = mask is None and num_new == num_keys  # then the kernel's own causal path serves, and no mask is made
         allowed = None
         if not is_plain and not (mask is None and num_new == 1):  # one new token sees everything before it
             allowed = attention_mask(mask, num_new, num_keys, is_causal=self.config.is_causal, device=tokens.device)
-        is_causal = self.config.is_causal and is_plain
+        is_causal = self.config.is_causal and is_plain and context is None
         if context is not None:
-            allowed = context.mask_with(num_new)
+            allowed = context.mask_with(num_new, is_causal=self.config.is_causal)
         for block in self.blocks:
             tokens = block(tokens, mask=allowed, is_causal=is_causal, condition=condition, context=context, cache=cache)
         if cache is not None:

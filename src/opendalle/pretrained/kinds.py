@@ -37,6 +37,8 @@ from opendalle.dalle2.priors.linear import LinearPrior, LinearPriorConfig
 from opendalle.dalle2.priors.projection import ProjectionPrior, ProjectionPriorConfig
 from opendalle.dalle2.priors.protocol import Prior
 from opendalle.dalle2.priors.untrained import ShiftedText, ShiftedTextConfig
+from opendalle.dalle3.caption_network import CaptionNetwork, CaptionNetworkConfig
+from opendalle.dalle3.captioner import Captioner, CaptionerConfig
 from opendalle.dalle3.text_encoder import TextEncoder, TextEncoderConfig
 from opendalle.evaluation.judge import Judge, JudgeConfig
 from opendalle.nn.unfilled import Unfilled
@@ -63,6 +65,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "dalle2-guess": (GuessConfig, Guess),
         "dalle2-sketch": (SketchConfig, Sketch),
         "dalle2-decoder": (DecoderConfig, Decoder),
+        "dalle3-captions": (CaptionNetworkConfig, CaptionNetwork),
         "dalle3-text": (TextEncoderConfig, TextEncoder),
         "upsampler": (UpsamplerConfig, Upsampler),
         "judge": (JudgeConfig, Judge),
@@ -79,6 +82,7 @@ ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # role of a sibling ->
         "priors": ("dalle2-priors",),
     }
 )
+HEAD = "pipeline"  # the part that holds a model's settings and siblings
 PRIORS_HEAD = "priors"  # the part of a folder of priors that names their CLIP; every other part is a prior
 
 TOKENIZER = "tokenizer.json"  # beside a CLIP's weights
@@ -92,7 +96,8 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> Any:
         device: where its networks go.
 
     Returns:
-        A pipeline for a generation, priors by name for a folder of priors, a network in evaluation mode for all else.
+        A pipeline for a generation, priors by name for a folder of priors, a captioner with its CLIP, a network in
+        evaluation mode for all else.
 
     Raises:
         BadModel: when it is missing, damaged, or of an unknown kind.
@@ -112,8 +117,24 @@ def load_pipeline(name: str | Path, *, device: str | torch.device = "cpu") -> An
         BadModel: as `load`, or when the model is a network that draws nothing by itself.
     """
     model = read_model(find_model(name))
-    if model.kind in NETWORKS or model.kind in COLLECTIONS:
+    if model.kind not in PIPELINES and model.kind in {*NETWORKS, *COLLECTIONS, *ASSISTANTS}:
         raise BadModel(f"{model.path.name}, a {model.kind}", f"a generation such as {next(iter(PIPELINES))}")
+    return load_folder(model, device=device)
+
+
+def load_captioner(name: str | Path, *, device: str | torch.device = "cpu") -> Captioner:
+    """Load a captioner with the CLIP that it names.
+
+    Args:
+        name: a bundled captioner, or its model folder.
+        device: where its networks go.
+
+    Raises:
+        BadModel: as `load`, or when the model is no captioner.
+    """
+    model = read_model(find_model(name))
+    if model.kind != "captioner":
+        raise BadModel(f"{model.path.name}, a {model.kind}", "a captioner")
     return load_folder(model, device=device)
 
 
@@ -126,7 +147,9 @@ def load_folder(model: ModelFolder, *, device: str | torch.device = "cpu") -> An
         return COLLECTIONS[model.kind](model, device)
     if model.kind in NETWORKS:
         return load_network(model.kind, _only_part(model), device=device)
-    known = ", ".join(sorted({*PIPELINES, *COLLECTIONS, *NETWORKS}))
+    if model.kind in ASSISTANTS:
+        return ASSISTANTS[model.kind](model, device)
+    known = ", ".join(sorted({*PIPELINES, *COLLECTIONS, *ASSISTANTS, *NETWORKS}))
     raise BadModel(f"{model.path} of kind {model.kind!r}", f"one of {known}", "Update opendalle?")
 
 
@@ -206,9 +229,9 @@ def _ready(device: Any) -> torch.device:
 
 def _head(model: ModelFolder) -> tuple[Any, Any]:
     """Return the settings and siblings of a generation, as the file holds them."""
-    head = model.part("pipeline").config
+    head = model.part(HEAD).config
     if missing := [name for name in ("siblings", "settings") if name not in head]:
-        raise BadModel(f"{model.path}/pipeline without {missing[0]}", "settings and siblings")
+        raise BadModel(f"{model.path}/{HEAD} without {missing[0]}", "settings and siblings")
     return head["settings"], head["siblings"]
 
 
@@ -321,6 +344,29 @@ def clip_of_priors(model: ModelFolder) -> ModelFolder:
     return sibling(model, model.part(PRIORS_HEAD).config.get("siblings"), "clip")
 
 
+def _load_captioner(model: ModelFolder, device: torch.device) -> Captioner:
+    settings, siblings = _head(model)
+    config = from_plain(CaptionerConfig, settings)
+    clip = sibling(model, siblings, "clip")
+    own = {
+        name: load_network("dalle3-captions", model.part(name), device=device) for name in set(config.parts.values())
+    }
+    try:
+        return Captioner(
+            {kind: own[name] for kind, name in config.parts.items()},
+            load_folder(clip, device=device),
+            load_tokenizer(clip),
+            config.decoding,
+        )
+    except BadConfig as error:
+        raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
+
+
+ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = (
+    MappingProxyType(  # with siblings, drawing nothing
+        {"captioner": _load_captioner}
+    )
+)
 COLLECTIONS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
     {"dalle2-priors": _load_priors}
 )

@@ -15,6 +15,7 @@ from opendalle.base.errors import BadRequest
 from opendalle.base.records import TrainStep
 
 RECIPES = (
+    "captioner",
     "clip",
     "codec",
     "dalle1",

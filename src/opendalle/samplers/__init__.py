@@ -2,6 +2,7 @@
 
 from opendalle.samplers.analytic import measure_noise_power
 from opendalle.samplers.autoregressive import GuidedLogits, TokenOptions, TokenState, sample_tokens
+from opendalle.samplers.beam import BeamOptions, BeamState, beam_search
 from opendalle.samplers.course import SamplerOptions, SamplerState
 from opendalle.samplers.fixed_point import LogitsAhead, PassState, fixed_point_tokens
 from opendalle.samplers.guided import GuidedDenoise
@@ -12,6 +13,8 @@ from opendalle.samplers.tiler import TiledNetwork, Tiling, measure_reach, run_ti
 
 __all__ = [
     "SAMPLERS",
+    "BeamOptions",
+    "BeamState",
     "GuidedDenoise",
     "GuidedLogits",
     "LogitsAhead",
@@ -23,6 +26,7 @@ __all__ = [
     "Tiling",
     "TokenOptions",
     "TokenState",
+    "beam_search",
     "fixed_point_tokens",
     "invert",
     "last_state",
