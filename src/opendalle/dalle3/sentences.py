@@ -1,4 +1,4 @@
-"""How the text encoder is trained, on text alone: as half of a text-to-text model with two tasks, and one more by itself.
+"""How the text encoder is trained, on text alone: as half of a text-to-text model with two tasks, and by a third one.
 
     holes    spans of a text are cut out, and the decoder writes them: T5's own task
     pairs    from a short prompt the decoder writes the prompt and then what a fuller caption adds: the prompt upsampler
@@ -35,8 +35,8 @@ class HolesConfig:
 
     share: float = 0.15  # of the tokens that is cut out
     mean: float = 20.0  # tokens a hole on average; T5 has 3 for pieces of words, ByT5 20 for bytes
-    # Token that stands for the first hole; the following ones count down.  ByT5 takes the last bytes for it, and 0xff to
-    # 0xf5 occur in no UTF-8 text, so nothing is taken from any.  T5's pieces: the last number of the vocabulary.
+    # Token that stands for the first hole; the following ones count down.  ByT5 takes the last bytes for it, and 0xff
+    # to 0xf5 occur in no UTF-8 text, so nothing is taken from any.  T5's pieces: the last number of the vocabulary.
     first: int = 258
     most: int = 11  # holes a text; as many tokens are used as sentinels
 
@@ -118,9 +118,9 @@ class Meant:
 
 @dataclass(frozen=True, kw_only=True)
 class SentencesBatch:
-    """What one step learns from; where the encoder stays as it is, pairs alone."""
+    """What one step learns from, at least one of them; where the encoder stays as it is, pairs alone."""
 
-    pairs: TextPairs
+    pairs: TextPairs | None = None
     holes: TextPairs | None = None
     meant: Meant | None = None
 
@@ -198,7 +198,9 @@ class SentencesObjective:
             batch: what each of them reads and writes.
             rng: not used.
         """
-        losses = {"pairs": self.config.pairs * self._written(batch.pairs)}
+        losses: dict[str, Tensor] = {}
+        if batch.pairs is not None:
+            losses["pairs"] = self.config.pairs * self._written(batch.pairs)
         if not self.keeps_encoder:
             if batch.holes is not None:
                 losses["holes"] = self.config.holes * self._written(batch.holes)

@@ -69,9 +69,11 @@ def known_pair(truth: Truth, lexicon: Lexicon, config: PairsConfig, rng: np.rand
     )
     short = write_caption(asked, lexicon, captions, rng)
     full = description(truth, lexicon, language, rng)
-    for word in {thing.word for thing in truth.things if thing.word}:  # as it is to be written
+    for word in {thing.word for thing in truth.things if thing.word}:  # people write all kinds of things on signs
+        other = _inscription((word, _made_up(rng)), rng)
         for opening, closing in ('""', "“”"):
-            full = full.replace(f"{opening}{word.lower()}{closing}", f"{opening}{word}{closing}")
+            before, after = f"{opening}{word.lower()}{closing}", f"{opening}{other}{closing}"
+            short, full = short.replace(before, after), full.replace(before, after)
     return Pair(short=short, full=full)
 
 
@@ -105,7 +107,7 @@ def _strange_english(words: Sequence[str], rng: np.random.Generator) -> Pair:
     elif shape == "name":
         asked = f"{word().title()} {word().title()} {pick(rng, _DOING_EN)} {article(thing())}"
     elif shape == "written":
-        asked = f'{article(thing())} {pick(rng, _WRITTEN_EN)} "{_inscription(word, rng)}"'
+        asked = f'{article(thing())} {pick(rng, _WRITTEN_EN)} "{_inscription((word(), word()), rng)}"'
     else:
         asked = article(thing())
         asked += f" {pick(rng, _DOING_EN)} {article(thing())}" if shape == "two" else ""
@@ -127,7 +129,7 @@ def _strange_chinese(chinese: Sequence[str], rng: np.random.Generator) -> Pair:
     if shape == "count":
         asked = f"{pick(rng, (*NUMBERS_ZH[2:], '五', '六', '七', '八', '九'))}{pick(rng, _MEASURES)}{thing()}"
     elif shape == "written":
-        asked = f"{thing()}{pick(rng, _WRITTEN_ZH)}“{_inscription(lambda: _made_up(rng), rng)}”"
+        asked = f"{thing()}{pick(rng, _WRITTEN_ZH)}“{_inscription((_made_up(rng), _made_up(rng)), rng)}”"
     else:
         asked = thing() + (f"{pick(rng, _DOING_ZH)}{thing()}" if shape == "two" else "")
         asked = f"一{pick(rng, _MEASURES)}{asked}" if coin(rng, 0.4) else asked
@@ -143,7 +145,7 @@ def _made_up(rng: np.random.Generator) -> str:
     return "".join(syllables) + (pick(rng, _ENGLISH) if coin(rng, 0.5) else "")
 
 
-def _inscription(word: object, rng: np.random.Generator) -> str:
-    assert callable(word)
-    text = " ".join(str(word()) for _ in range(between(rng, 1, 2)))
+def _inscription(words: tuple[str, str], rng: np.random.Generator) -> str:
+    """Return the first word, the second, or both, in some case: a model learns to copy letter by letter."""
+    text = pick(rng, (*words, " ".join(words)))
     return pick(rng, (text, text.upper(), text.title()))
