@@ -2,7 +2,7 @@
 
     holes    spans of a text are cut out, and the decoder writes them: T5's own task
     pairs    from a short prompt the decoder writes the prompt and then what a fuller caption adds: the prompt upsampler
-    meaning  the mean state of a sentence is held to the vector that CLIP gives it, so that 红苹果 lies near red apple
+    meaning  the mean state of what is read is held to the vector that CLIP gives it, so that 红苹果 lies near red apple
 
 The first teaches how words go together and how they are spelled, the second which things are plausible and what they
 look like, the third what two languages have in common.  Afterwards the encoder is frozen and read by the denoiser.
@@ -105,15 +105,7 @@ class TextPairs:
     mask: Mask  # True where one is real
     written: Int[Tensor, "b m"]  # to be written, with its end
     counts: Mask  # True where one is real
-
-
-@dataclass(frozen=True, kw_only=True)
-class Meant:
-    """Sentences with what a teacher says of them."""
-
-    ids: Tokens
-    mask: Mask
-    teacher: Float[Tensor, "b t"]  # any length
+    teacher: Float[Tensor, "b t"] | None = None  # what a teacher says of the texts to be read, when they are whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +114,6 @@ class SentencesBatch:
 
     pairs: TextPairs | None = None
     holes: TextPairs | None = None
-    meant: Meant | None = None
 
 
 def pack_pairs(
@@ -132,6 +123,7 @@ def pack_pairs(
     *,
     context: int,
     longest: int,
+    teacher: Float[Tensor, "b t"] | None = None,
 ) -> TextPairs:
     """Make rectangles as wide as their longest row.
 
@@ -141,10 +133,11 @@ def pack_pairs(
         tokenizer: knows end and padding.
         context: tokens of a source at most, its end included.
         longest: tokens of a text to be written at most, its end included; one that is longer has no end.
+        teacher: a vector a source, of any length.
     """
     ids, mask = _rectangle([[*row[: context - 1], tokenizer.end] for row in sources], tokenizer.pad)
     texts, counts = _rectangle([[*row, tokenizer.end][:longest] for row in written], tokenizer.pad)
-    return TextPairs(ids=ids, mask=mask, written=texts, counts=counts)
+    return TextPairs(ids=ids, mask=mask, written=texts, counts=counts, teacher=teacher)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,23 +191,22 @@ class SentencesObjective:
             batch: what each of them reads and writes.
             rng: not used.
         """
+        tasks = {"pairs": batch.pairs, "holes": None if self.keeps_encoder else batch.holes}
         losses: dict[str, Tensor] = {}
-        if batch.pairs is not None:
-            losses["pairs"] = self.config.pairs * self._written(batch.pairs)
-        if not self.keeps_encoder:
-            if batch.holes is not None:
-                losses["holes"] = self.config.holes * self._written(batch.holes)
-            if batch.meant is not None and self.meaning is not None:
-                losses["meaning"] = self.config.meaning * self._meant(batch.meant, self.meaning)
-        told = {name: loss.item() / max(getattr(self.config, name), 1e-12) for name, loss in losses.items()}
-        return Losses(total={"rewriter": torch.stack(list(losses.values())).sum()}, watch=told)
-
-    def _written(self, pairs: TextPairs) -> Float[Tensor, ""]:
-        logits = self.network(pairs.ids, pairs.mask, pairs.written)
-        return F.cross_entropy(logits[pairs.counts].float(), pairs.written[pairs.counts])
-
-    def _meant(self, meant: Meant, meaning: TextDistillation) -> Float[Tensor, ""]:
-        return meaning(pooled(self.network.encoder(meant.ids, meant.mask)), meant.teacher)
+        meant: list[Tensor] = []
+        for name, task in tasks.items():
+            if task is None:
+                continue
+            said = self.network.encoder(task.ids, task.mask)
+            logits = self.network.write(said, task.written)
+            losses[name] = F.cross_entropy(logits[task.counts].float(), task.written[task.counts])
+            if self.meaning is not None and task.teacher is not None:
+                meant.append(self.meaning(pooled(said), task.teacher))
+        if meant:
+            losses["meaning"] = torch.stack(meant).mean()
+        weighted = [getattr(self.config, name) * loss for name, loss in losses.items()]
+        watch = {name: loss.item() for name, loss in losses.items()}
+        return Losses(total={"rewriter": torch.stack(weighted).sum()}, watch=watch)
 
 
 def pooled(said: TextStates) -> Float[Tensor, "b d"]:

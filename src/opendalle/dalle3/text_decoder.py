@@ -276,7 +276,18 @@ class TextToText(nn.Module):
             BadModel: when it is asked to compute in float16.
             BadRequest: when a number is no token.
         """
-        said = self.encoder(ids, mask)
+        return self.write(self.encoder(ids, mask), written)
+
+    def write(self, said: TextStates, written: Int[Tensor, "b m"]) -> Float[Tensor, "b m v"]:
+        """Do what `forward` does behind the encoder.
+
+        Args:
+            said: what it read.
+            written: as there.
+
+        Raises:
+            BadModel: when it is asked to compute in float16.
+        """
         before = F.pad(written[:, :-1], (1, 0), value=START)
         return self.logits(self.decoder(self.encoder.tokens(before), self.decoder.remember(said, before.shape[1])))
 

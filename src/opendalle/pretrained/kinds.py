@@ -369,7 +369,7 @@ def _load_captioner(model: ModelFolder, device: torch.device) -> Captioner:
 
 def load_spelling(model: ModelFolder) -> SpellsCaptions:
     """Return the tokenizer that lies beside a text encoder's weights: bytes, or likeliest pieces."""
-    plain = _only_part(model).extra(TOKENIZER)
+    plain = _only_part(model).extra(TOKENIZER)  # noqa: S610 - no database here
     return UnigramTokenizer.from_json(plain) if "model" in plain else ByteTokenizer.from_json(plain)
 
 
