@@ -1,6 +1,7 @@
 """The text encoder and the rewriter, trained for a few steps at a tiny size: folders, resume, what stays as it is."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -88,9 +89,8 @@ def test_both_halves_are_written_and_name_each_other(train: Callable[..., Path],
             loader(wrong)
     train("rewriter-a", text="text-b")  # nothing is left to do
     assert not (tmp_path / "text-b").exists()
-    train("rewriter-b", text="text-a", seed=5)  # another encoder in its place
-    with pytest.raises(BadModel, match="another text"):
-        load(out)
+    with pytest.raises(BadRequest, match="text-a"):  # somebody's encoder lies there
+        train("rewriter-b", text="text-a", seed=5)
 
 
 def test_a_resume_ends_at_the_same_weights(train: Callable[..., Path], tmp_path: Path) -> None:
@@ -101,6 +101,20 @@ def test_a_resume_ends_at_the_same_weights(train: Callable[..., Path], tmp_path:
     assert train("rewriter-cut", passage={"resume": True}).exists()
     assert equal(whole, out, "rewriter")
     assert equal(tmp_path / "text-whole", tmp_path / "text-cut", "text")
+
+
+def test_a_run_that_was_killed_between_the_two_folders_ends(train: Callable[..., Path], tmp_path: Path) -> None:
+    out, text = train("rewriter-a"), tmp_path / "text-a"
+    sha256, weighed = read_model(text).sha256, weights(out, "rewriter")
+    shutil.rmtree(out)
+    train("rewriter-a", passage={"resume": True})
+    assert read_model(text).sha256 == sha256
+    assert all(torch.equal(tensor, weights(out, "rewriter")[name]) for name, tensor in weighed.items())
+    shutil.rmtree(out)
+    shutil.rmtree(text)
+    (text / "else").mkdir(parents=True)
+    with pytest.raises(BadModel, match=r"model\.json"):
+        train("rewriter-a", passage={"resume": True})
 
 
 def test_a_kept_encoder_stays_and_a_warm_start_brings_its_own(train: Callable[..., Path], tmp_path: Path) -> None:
