@@ -389,7 +389,6 @@ def _load_rewriter(model: ModelFolder, device: torch.device) -> OwnRewriter:
         raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
 
 
-# With siblings, drawing nothing.
 ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
     {"captioner": _load_captioner, "rewriter": _load_rewriter}
 )
