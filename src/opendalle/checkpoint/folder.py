@@ -171,20 +171,7 @@ def write_model(
     with new_folder(Path(folder), replace) as draft:
         files: dict[str, Any] = {}
         for name, part in parts.items():
-<<<<<<< HEAD
-            _check_names(name, part)
-            (draft / name).mkdir()
-            contents = {"config.json": to_json(dict(part.config))}
-            contents |= {extra: to_json(value) for extra, value in part.extra.items()}
-            if part.state:
-                contents[WEIGHTS] = safetensors.torch.save(
-                    dict(part.state) if part.is_stored else to_storage(part.state, part.storage, part.moments)
-                )
-            for file, payload in contents.items():
-                files[f"{name}/{file}"] = write_file(draft / name / file, payload)
-=======
             files |= _write_part(draft, name, part)
->>>>>>> few-steps
         head = {"format": FORMAT, "kind": kind, "card": dict(card), "files": files}
         head["parts"] = {name: {"storage": part.storage} for name, part in parts.items()}
         write_file(draft / "model.json", to_json(head))
@@ -231,7 +218,8 @@ def _write_part(draft: Path, name: str, part: Part) -> dict[str, Any]:
     contents = {"config.json": to_json(dict(part.config))}
     contents |= {extra: to_json(value) for extra, value in part.extra.items()}
     if part.state:
-        contents[WEIGHTS] = safetensors.torch.save(to_storage(part.state, part.storage))
+        stored = dict(part.state) if part.is_stored else to_storage(part.state, part.storage, part.moments)
+        contents[WEIGHTS] = safetensors.torch.save(stored)
     return {f"{name}/{file}": write_file(draft / name / file, payload) for file, payload in contents.items()}
 
 

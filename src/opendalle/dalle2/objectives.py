@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from opendalle.base.axes import Embeddings, Grid, Mask, States, Steps, Tokens
+from opendalle.base.axes import Embeddings, Grid, Mask, States, Tokens
 from opendalle.base.errors import require
 from opendalle.base.protocols import Losses
 from opendalle.dalle2.means import Guess, Sketch
@@ -24,7 +24,7 @@ from opendalle.diffusion.losses import simple_loss
 from opendalle.diffusion.process import q_sample
 from opendalle.diffusion.schedules import Schedule
 from opendalle.nn.whitening import Whitening
-from opendalle.training.chance import draw_share
+from opendalle.training.chance import draw_share, draw_steps
 
 
 @runtime_checkable
@@ -230,19 +230,6 @@ def doubted(z: Embeddings, noise: float, doubt: Float[Tensor, " b"], sketch: Ske
     """
     spread = (noise**2 + (doubt[:, None] * sketch.error).square()).sqrt()
     return disturbed(z, spread, sketch.mean.whitening, rng)
-
-
-def draw_steps(schedule: Schedule, x0: Float[Tensor, "b *d"], rng: Generator) -> tuple[Steps, Float[Tensor, "b *d"]]:
-    """Draw a step for each sample, evenly, and its noise.
-
-    Args:
-        schedule: gives the number of steps.
-        x0: clean data, for shape and device.
-        rng: all chance, on the CPU.
-    """
-    t = torch.randint(schedule.num_steps, (len(x0),), generator=rng)
-    eps = torch.randn(x0.shape, generator=rng)
-    return t.to(x0.device), eps.to(x0)
 
 
 def without_captions(

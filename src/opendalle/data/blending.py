@@ -121,12 +121,7 @@ class BlendedSet:
         Args:
             rng: three numbers are drawn from it.
         """
-        coin, kind, language = rng.random(3)
-        return Choice(
-            is_rewritten=bool(coin < self.config.share),
-            kind=_weighted(self.config.kinds, kind),
-            language=_weighted(self._languages, language),
-        )
+        return choose(self.config, self._languages, rng)
 
     def tally(self, *, seed: int, first: int, count: int) -> Mapping[str, float]:
         """Return the share that each kind really has in a stretch of a run, without reading a picture.
@@ -143,6 +138,22 @@ class BlendedSet:
         choices = [self.choose(order.generator(position).spawn(1)[0]) for position in range(first, first + count)]
         seen = Counter(one.kind if one.is_rewritten else OWN for one in choices)
         return {kind: seen[kind] / count for kind in (OWN, *self.config.kinds)}
+
+
+def choose(config: BlendingConfig, languages: Mapping[str, float], rng: np.random.Generator) -> Choice:
+    """Decide about one sample.
+
+    Args:
+        config: how often other captions are taken, and of which kinds.
+        languages: language -> weight.
+        rng: three numbers are drawn from it.
+    """
+    coin, kind, language = rng.random(3)
+    return Choice(
+        is_rewritten=bool(coin < config.share),
+        kind=_weighted(config.kinds, kind),
+        language=_weighted(languages, language),
+    )
 
 
 def _weighted(weights: Mapping[str, float], mark: float) -> str:

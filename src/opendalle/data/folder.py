@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from opendalle.base.errors import BadData, BadPicture, require
+from opendalle.data.buckets import Canvas, nearest
 from opendalle.data.sets import Example
-from opendalle.pictures import fit, read_picture
+from opendalle.pictures import fit, picture_size, read_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CROPS = ("centre", "random", "whole")
@@ -85,10 +86,29 @@ class FolderSet:
         Raises:
             BadData: when the picture can no longer be read.
         """
+        return self._read(index, rng, self.config.size, self.config.size)
+
+    def members(self, canvases: Sequence[Canvas]) -> Sequence[Sequence[int]]:
+        """Return for each canvas the pictures that lose least in it; each picture is in one.
+
+        Args:
+            canvases: the shapes.
+
+        Raises:
+            BadData: when a picture cannot be read.
+        """
+        chosen = [nearest(*_size(entry.picture), canvases) for entry in self.entries]
+        return [[index for index, one in enumerate(chosen) if one == bucket] for bucket in range(len(canvases))]
+
+    def read_on(self, canvas: Canvas, index: int, rng: np.random.Generator) -> Example:
+        """Return one picture cut to a canvas; else as `read`."""
+        return self._read(index, rng, canvas.width, canvas.height)
+
+    def _read(self, index: int, rng: np.random.Generator, width: int, height: int) -> Example:
         entry = self.entries[index]
         which, across, down, turned = rng.random(4)
         caption = entry.captions[int(which * len(entry.captions))] if entry.captions else ""
-        if self.config.crop == "centre":
+        if self.config.crop != "random":
             across = down = 0.5
         try:
             image = read_picture(entry.picture).convert("RGBA")
@@ -96,28 +116,35 @@ class FolderSet:
             raise BadData(error.came, error.wanted, f"Mend or delete {entry.picture}.") from error
         if self.config.crop == "whole":
             image = fit(image, self.config.size)
-        else:
-            image = cut_square(image, self.config.size, across, down)
+        image = cut(image, width, height, across, down)
         if turned < self.config.mirror:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return Example(picture=np.asarray(image), caption=caption)
 
 
-def cut_square(image: Image.Image, size: int, across: float, down: float) -> Image.Image:
-    """Shrink or enlarge a picture until its short side fits, then cut a square out of the long one.
+def cut(image: Image.Image, width: int, height: int, across: float, down: float) -> Image.Image:
+    """Shrink or enlarge a picture until one side fits, then cut what is too long of the other.
 
     Args:
         image: RGBA or RGB.
-        size: side of the square in pixels.
-        across: where the square lies from left to right, 0 to 1.
+        width: of the result, in pixels.
+        height: of the result, in pixels.
+        across: where the part that stays lies from left to right, 0 to 1.
         down: where it lies from top to bottom, 0 to 1.
     """
-    short = min(image.size)
-    left, top = (image.width - short) * across, (image.height - short) * down
-    box = (left, top, left + short, top + short)
-    if image.size == (size, size):
+    if image.size == (width, height):
         return image
-    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)  # Pillow weighs colour by alpha itself
+    scale = min(image.width / width, image.height / height)
+    left, top = (image.width - scale * width) * across, (image.height - scale * height) * down
+    box = (left, top, min(left + scale * width, image.width), min(top + scale * height, image.height))
+    return image.resize((width, height), Image.Resampling.LANCZOS, box=box)  # Pillow weighs colour by alpha itself
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        return picture_size(path)
+    except BadPicture as error:
+        raise BadData(error.came, error.wanted, f"Mend or delete {path}.") from error
 
 
 def _entries(folder: Path, bare: bool) -> tuple[Entry, ...]:

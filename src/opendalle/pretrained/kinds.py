@@ -39,10 +39,14 @@ from opendalle.dalle2.priors.protocol import Prior
 from opendalle.dalle2.priors.untrained import ShiftedText, ShiftedTextConfig
 from opendalle.dalle3.caption_network import CaptionNetwork, CaptionNetworkConfig
 from opendalle.dalle3.captioner import Captioner, CaptionerConfig
+from opendalle.dalle3.denoiser import Denoiser, DenoiserConfig
+from opendalle.dalle3.reading import SpellsCaptions
+from opendalle.dalle3.rewriter import OwnRewriter, OwnRewriterConfig
+from opendalle.dalle3.text_decoder import TextDecoder, TextDecoderConfig, TextToText
 from opendalle.dalle3.text_encoder import TextEncoder, TextEncoderConfig
 from opendalle.evaluation.judge import Judge, JudgeConfig
 from opendalle.nn.unfilled import Unfilled
-from opendalle.tokenizers.bpe import BytePairTokenizer
+from opendalle.tokenizers import BytePairTokenizer, ByteTokenizer, UnigramTokenizer
 from opendalle.upsampling.network import Upsampler, UpsamplerConfig
 
 Network = tuple[type[Any], type[nn.Module]]  # config dataclass, class
@@ -66,7 +70,9 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "dalle2-sketch": (SketchConfig, Sketch),
         "dalle2-decoder": (DecoderConfig, Decoder),
         "dalle3-captions": (CaptionNetworkConfig, CaptionNetwork),
-        "dalle3-text": (TextEncoderConfig, TextEncoder),
+        "dalle3-denoiser": (DenoiserConfig, Denoiser),
+        "text-encoder": (TextEncoderConfig, TextEncoder),
+        "text-decoder": (TextDecoderConfig, TextDecoder),
         "upsampler": (UpsamplerConfig, Upsampler),
         "judge": (JudgeConfig, Judge),
     }
@@ -81,6 +87,7 @@ ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # role of a sibling ->
         "upsampler": ("upsampler",),
         "upscaler": ("upsampler",),
         "priors": ("dalle2-priors",),
+        "text": ("text-encoder",),
     }
 )
 HEAD = "pipeline"  # the part that holds a model's settings and siblings
@@ -98,8 +105,8 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> Any:
         device: where its networks go.
 
     Returns:
-        A pipeline for a generation, priors by name for a folder of priors, a captioner with its CLIP, a codec for a
-        consistency decoder that names one, a network in evaluation mode for all else.
+        A pipeline for a generation, priors by name for a folder of priors, a captioner with its CLIP, a rewriter with
+        its text encoder, a codec for a consistency decoder that names one, a network in evaluation mode for all else.
 
     Raises:
         BadModel: when it is missing, damaged, or of an unknown kind.
@@ -364,10 +371,28 @@ def _load_captioner(model: ModelFolder, device: torch.device) -> Captioner:
         raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
 
 
-ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = (
-    MappingProxyType(  # with siblings, drawing nothing
-        {"captioner": _load_captioner}
-    )
+def load_spelling(model: ModelFolder) -> SpellsCaptions:
+    """Return the tokenizer that lies beside a text encoder's weights: bytes, or likeliest pieces."""
+    plain = _only_part(model).extra(TOKENIZER)  # noqa: S610 - no database here
+    return UnigramTokenizer.from_json(plain) if "model" in plain else ByteTokenizer.from_json(plain)
+
+
+def _load_rewriter(model: ModelFolder, device: torch.device) -> OwnRewriter:
+    settings, siblings = _head(model)
+    config, text = from_plain(OwnRewriterConfig, settings), sibling(model, siblings, "text")
+    spelling = load_spelling(text)
+    if not isinstance(spelling, ByteTokenizer):
+        raise BadModel(f"{text.path}, which reads pieces of words", "a text encoder that reads bytes")
+    decoder = load_network("text-decoder", model.part("rewriter"), device=device)
+    try:
+        network = TextToText(load_folder(text, device=device), decoder).eval()
+        return OwnRewriter(network, spelling, config, name=model.path.name)
+    except BadConfig as error:
+        raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
+
+
+ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
+    {"captioner": _load_captioner, "rewriter": _load_rewriter}
 )
 
 

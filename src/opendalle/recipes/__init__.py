@@ -21,10 +21,12 @@ RECIPES = (
     "consistency_decoder",
     "dalle1",
     "dalle2",
+    "dalle3",
     "dvae",
     "few_steps",
     "judge",
     "priors",
+    "sentences",
     "upsampler",
     "vqgan",
 )  # module and function have the same name
