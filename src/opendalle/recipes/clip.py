@@ -51,7 +51,7 @@ def clip(
         data: an emoji world, or a folder of pictures with .txt captions.
         out: the model folder to write.
         pictures: length of the run.
-        batch_size: pictures that are told apart at once.
+        batch_size: pictures that are card apart at once.
         learning_rate: at its top.
         captions: drawn to train the tokenizer.
         scenes: share of a world's pictures that are scenes of several things; without, the world's own.
@@ -61,7 +61,7 @@ def clip(
 
     def build() -> Work:
         torch.manual_seed(seed)
-        config = PRESETS["emoji"]
+        config, moments = PRESETS["emoji"], InputMoments()
         source = open_set(data, config.size, scenes)
         sentences = taught_sentences(source, seed)
         if tokenizer_of is not None:
@@ -79,11 +79,9 @@ def clip(
         objective = ContrastiveObjective(network, ContrastiveConfig(text_after=rest), distillation)
         loading = LoadingConfig(batch_size=batch_size, seed=seed, channels=config.channels)
 
-        moments = InputMoments()
-
         def finish() -> ModelFolder:
-            extra = {"tokenizer.json": tokenizer.to_json()}
-            part = Part(to_plain(config), network.state_dict(), "even-step", extra, moments.of("clip"))
+            own = {"tokenizer.json": tokenizer.to_json()}
+            part = Part(to_plain(config), network.state_dict(), "even-step", own, moments.of("clip"))
             card = card_of("clip", data, pictures=pictures, seed=seed)
             return write_model(out, kind="clip", parts={"clip": part}, card=card)
 

@@ -13,6 +13,7 @@ from opendalle.codec.kl import KLAutoencoder
 from opendalle.codec.likeness import PatchCritic
 from opendalle.codec.vqgan import VQGAN, VQGAN_PRESETS, VQGANConfig
 from opendalle.codec.vqgan_objective import VQGANLossConfig, VQGANObjective
+from opendalle.data.loading import PictureBatches
 from opendalle.pretrained.kinds import find_model, load_folder
 from opendalle.recipes.command import main
 from opendalle.recipes.data import stamps_of
@@ -83,13 +84,6 @@ def vqgan(
         optimiser = AdamWConfig(learning_rate=learning_rate, weight_decay=1e-4)
         slower = {"critic": replace(optimiser, learning_rate=learning_rate / 2)} if critic else {}
 
-        def begin() -> None:
-            if own is None:
-                return
-            looked_at = CELLS_A_WORD * vocabulary // (network.picture_size // network.factor) ** 2
-            some = [batches.batch(k).pictures for k in range(-(-looked_at // batch_size))]
-            network.begin_with(own, torch.cat(some), torch.Generator().manual_seed(seed))
-
         moments = InputMoments()
         return Work(
             objective=VQGANObjective(network, loss, features=features, critic=critic, warn=say),
@@ -98,7 +92,7 @@ def vqgan(
             config=course_of(pictures, batch_size, seed, optimiser, slower),
             finish=lambda: write_codec(out, "vqgan", config, network, data, moments, pictures=pictures, seed=seed),
             moments=moments,
-            begin=begin,
+            begin=partial(_spread_words, network, own, batches, batch_size, seed),
         )
 
     stamps = partial(
@@ -122,6 +116,17 @@ def _shape(like: Path | None, autoencoder: KLAutoencoder | None, vocabulary: int
         width = autoencoder.grid_channels
         return VQGANConfig(small=autoencoder.config, vocabulary=vocabulary, code_width=width)
     return replace(VQGAN_PRESETS["emoji"], vocabulary=vocabulary)
+
+
+def _spread_words(
+    network: VQGAN, autoencoder: KLAutoencoder | None, batches: PictureBatches, batch_size: int, seed: int
+) -> None:
+    """Begin with a trained autoencoder, if there is one, and with words spread over its cells."""
+    if autoencoder is None:
+        return
+    looked_at = CELLS_A_WORD * network.vocabulary // (network.picture_size // network.factor) ** 2
+    some = [batches.batch(k).pictures for k in range(-(-looked_at // batch_size))]
+    network.begin_with(autoencoder, torch.cat(some), torch.Generator().manual_seed(seed))
 
 
 def _freeze_words(network: VQGAN) -> None:
