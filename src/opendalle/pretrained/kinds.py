@@ -362,11 +362,8 @@ def _load_captioner(model: ModelFolder, device: torch.device) -> Captioner:
         raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
 
 
-ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = (
-    MappingProxyType(  # with siblings, drawing nothing
-        {"captioner": _load_captioner}
-    )
-)
+# With siblings, as generations, but drawing nothing.
+ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType({"captioner": _load_captioner})
 COLLECTIONS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
     {"dalle2-priors": _load_priors}
 )
