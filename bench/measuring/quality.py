@@ -16,7 +16,7 @@ from opendalle.pictures import composite, from_array
 from opendalle.samplers.sample import last_state
 
 REFERENCE = ("heun", 100)  # where the noiseless samplers lead when nothing is saved
-NOISY = ("ddpm",)  # end elsewhere each time: no distance to a reference says how good they are
+NOISY = ("ddpm", "consistency")  # end elsewhere each time: no distance to a reference says how good they are
 TOLERANCE = 0.01  # of the best
 SENTENCES = (  # for a look without the emoji world
     "a red apple",
@@ -117,23 +117,29 @@ def by_judge(
     """
     from opendalle.data.emoji.prompts import seen_names
     from opendalle.data.emoji.world import World
-    from opendalle.evaluation.metrics import wilson
-    from opendalle.evaluation.names import judged
 
     questions = seen_names(World(world), num)
     asked = ask(dalle, [question.prompt for question in questions], batch)
     for sampler in samplers:
         for count in steps:
             drawn = grids(dalle, asked, sampler, count)
-            small = torch.cat([dalle.parts.codec.decode(part) for part in drawn.split(batch)])
-            pictures = [composite(from_array(one.numpy())) for one in small]
-            answers = judged(questions, pictures, judge)
             row: dict[str, Any] = {"sampler": sampler, "steps": count, "calls": calls(sampler, count)}
-            for k in (1, 5):
-                hits = answers.hits(k)
-                interval = wilson(int(hits.sum()), len(hits))
-                row |= {f"top{k}": float(hits.mean()), f"top{k}_low": interval.low, f"top{k}_high": interval.high}
-            yield row
+            yield row | named(dalle, judge, questions, drawn, batch)
+
+
+def named(dalle: Dalle2, judge: Any, questions: Sequence[Any], drawn: Tensor, batch: int) -> dict[str, float]:
+    """Let the judge name drawn grids: shares of right names, with their intervals."""
+    from opendalle.evaluation.metrics import wilson
+    from opendalle.evaluation.names import judged
+
+    small = torch.cat([dalle.parts.codec.decode(part) for part in drawn.split(batch)])
+    pictures = [composite(from_array(one.numpy())) for one in small]
+    answers, found = judged(questions, pictures, judge), dict[str, float]()
+    for k in (1, 5):
+        hits = answers.hits(k)
+        interval = wilson(int(hits.sum()), len(hits))
+        found |= {f"top{k}": float(hits.mean()), f"top{k}_low": interval.low, f"top{k}_high": interval.high}
+    return found
 
 
 def mark_enough(rows: Sequence[dict[str, Any]]) -> None:

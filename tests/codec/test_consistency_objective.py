@@ -108,19 +108,19 @@ def test_the_teachers_step_is_a_samplers_step() -> None:
 def test_the_average_follows_and_is_remembered() -> None:
     student = matters()
     objective = DecoderDistillation(CODEC, student, matters(), DistillationConfig(decay=0.75))
-    before = {name: one.clone() for name, one in objective.average.named_parameters()}
+    before = {name: one.clone() for name, one in objective.average.network.named_parameters()}
     with torch.no_grad():
         for weight in student.parameters():
             weight.add_(1.0)
     objective.after_step()
-    for name, one in objective.average.named_parameters():
+    for name, one in objective.average.network.named_parameters():
         torch.testing.assert_close(one, before[name] + 0.25)
         assert not one.requires_grad
     again = DecoderDistillation(CODEC, matters(5), matters(), DistillationConfig())
     again.recall(objective.remember())
     assert all(
         torch.equal(one, other)
-        for one, other in zip(again.average.parameters(), objective.average.parameters(), strict=True)
+        for one, other in zip(again.average.network.parameters(), objective.average.network.parameters(), strict=True)
     )
 
 
@@ -129,7 +129,7 @@ def test_gradients_reach_the_student_alone() -> None:
     objective = DecoderDistillation(CODEC, student, teacher, DistillationConfig())
     objective(Batch(pictures()), rng()).total["decoder"].backward()
     assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in student.unet.conv_out.parameters())
-    assert all(one.grad is None for one in [*teacher.parameters(), *objective.average.parameters()])
+    assert all(one.grad is None for one in [*teacher.parameters(), *objective.average.network.parameters()])
 
 
 def test_a_decoder_learns_to_denoise() -> None:

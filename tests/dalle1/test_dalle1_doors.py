@@ -31,7 +31,7 @@ def folder(tall: Dalle1, tmp_path: Path) -> Path:
         extra = {TOKENIZER: parts.tokenizer.to_json()} if role == "clip" else {}
         part = Part(to_plain(network.config), network.state_dict(), extra=extra)
         places[role] = write_model(tmp_path / f"tiny-{role}", kind=kind, parts={role: part}, card=CARD).path
-    return write_dalle1(tmp_path / "tiny", parts.transformer, places, CARD).path
+    return write_dalle1(tmp_path / "tiny", parts.transformer, places, CARD, {}).path
 
 
 def test_a_folder_is_the_model(dalle: Dalle1, folder: Path) -> None:

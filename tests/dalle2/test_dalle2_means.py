@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from opendalle.base.errors import BadConfig, BadRequest
 from opendalle.dalle2.decoder import DECODER_PRESETS, Decoder, DecoderConfig
+from opendalle.dalle2.decoder_objective import DecoderLossConfig, DecoderObjective
 from opendalle.dalle2.means import (
     SKETCH_PRESETS,
     Guess,
@@ -18,8 +19,6 @@ from opendalle.dalle2.means import (
     SketchConfig,
 )
 from opendalle.dalle2.objectives import (
-    DecoderLossConfig,
-    DecoderObjective,
     GuessObjective,
     PairBatch,
     PriorLossConfig,

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from opendalle.base.errors import BadConfig
 from opendalle.dalle2.decoder import Decoder
+from opendalle.dalle2.decoder_objective import DecoderLossConfig, DecoderObjective
 from opendalle.dalle2.objectives import (
-    DecoderLossConfig,
-    DecoderObjective,
     PairBatch,
     PriorLossConfig,
     PriorObjective,

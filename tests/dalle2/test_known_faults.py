@@ -23,13 +23,8 @@ from opendalle.checkpoint.configs import from_plain, to_plain
 from opendalle.checkpoint.folder import Part, read_model, write_model
 from opendalle.clip.model import CLIP, CLIPConfig
 from opendalle.dalle2.decoder import Decoder
-from opendalle.dalle2.objectives import (
-    DecoderLossConfig,
-    DecoderObjective,
-    PairBatch,
-    PriorLossConfig,
-    PriorObjective,
-)
+from opendalle.dalle2.decoder_objective import DecoderLossConfig, DecoderObjective
+from opendalle.dalle2.objectives import PairBatch, PriorLossConfig, PriorObjective
 from opendalle.dalle2.parts import Latent
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.diffusion.grids import strided

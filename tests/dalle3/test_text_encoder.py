@@ -131,7 +131,7 @@ def test_a_model_folder_gives_the_encoder_back(tmp_path: Path) -> None:
     network = encoder(3)
     card = {"data": "none", "recipe": "by hand", "licence": "none"}
     part = Part(to_plain(TINY), network.state_dict())
-    write_model(tmp_path / "text", kind="dalle3-text", parts={"text": part}, card=card)
+    write_model(tmp_path / "text", kind="text-encoder", parts={"text": part}, card=card)
     again = load(tmp_path / "text")
     assert isinstance(again, TextEncoder)
     assert all(torch.equal(one, network.state_dict()[name]) for name, one in again.state_dict().items())

@@ -47,10 +47,11 @@ def stage(
     data: str = "set",
     prepare: Callable[[Callable[[], bool]], bool] | None = None,
     begin: Callable[[nn.Module], None] | None = None,
+    pictures: int = 16,
 ) -> Stage:
     def build() -> Work:
         toy = Toy(name)
-        config = TrainConfig(pictures=16, batch_size=4, ema_halflife=8)
+        config = TrainConfig(pictures=pictures, batch_size=4, ema_halflife=8)
         filled = partial(begin, toy.net) if begin is not None else None
         finish = partial(save, out, name, toy.net)
         return Work(objective=toy, batches=numbers, config=config, finish=finish, begin=filled)
@@ -97,6 +98,15 @@ def test_a_fresh_network_is_filled_once_and_neither_a_save_nor_other_weights_are
     other = stage(tmp_path / "other", name="other", begin=begin)  # a part that the warm start does not bring
     list(walk([stage(tmp_path / "again"), other], Passage(runs=tmp_path / "runs", warm=out)))
     assert len(filled) == 2
+
+
+def test_no_pictures_leave_the_weights_that_a_warm_start_brought_and_nothing_else_is_written_so(tmp_path: Path) -> None:
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    list(walk([stage(first)], Passage(runs=runs_beside(first))))
+    assert not list(walk([stage(copy, pictures=0)], Passage(runs=runs_beside(copy), warm=first)))
+    assert all(torch.equal(tensor, weights(copy)[name]) for name, tensor in weights(first).items())
+    with pytest.raises(BadRequest, match=r"0 pictures.*--from"):
+        list(walk([stage(tmp_path / "none", pictures=0)], Passage(runs=tmp_path / "runs")))
 
 
 @pytest.mark.parametrize(

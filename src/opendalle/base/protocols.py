@@ -128,6 +128,48 @@ class PriorProbe(Protocol):
         ...
 
 
+@runtime_checkable
+class WrittenCaption(Protocol):
+    """What a captioner says of a picture."""
+
+    @property
+    def text(self) -> str:
+        """The caption."""
+        ...
+
+    @property
+    def log_likelihood(self) -> float:
+        """Of the caption after the picture, in nats."""
+        ...
+
+
+@runtime_checkable
+class WritesCaptions(Protocol):
+    """Probe: picture -> caption."""
+
+    @property
+    def picture_size(self) -> int:
+        """Side of the pictures it looks at, in pixels."""
+        ...
+
+    @property
+    def picture_channels(self) -> int:
+        """3: RGB, laid on white; 4: premultiplied RGBA."""
+        ...
+
+    def caption_many(
+        self,
+        pictures: Float[Tensor, "b c h w"],
+        *,
+        kind: str = "short",
+        language: str = "en",
+        decoding: Any = None,
+        seeds: Sequence[int] | None = None,
+    ) -> Sequence[WrittenCaption]:
+        """Write one caption a picture; pictures in [-1, 1], one seed each, decoding None: its best."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class PairLikelihood:
     """How likely pairs of caption and picture are, in nats."""

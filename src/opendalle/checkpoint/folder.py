@@ -39,8 +39,10 @@ class Part:
 
     config: Mapping[str, Any]  # plain data from which the network is built
     state: Mapping[str, Tensor] = field(default_factory=dict)  # the network's state dict; may be empty
-    storage: str = "float32"  # how the weights lie on disk: float32, bfloat16, int8-row or int6-row
+    storage: str = "float32"  # how the weights lie on disk: one of STORAGES
     extra: Mapping[str, Any] = field(default_factory=dict)  # file name ending in .json -> plain data
+    moments: Mapping[str, Tensor] = field(default_factory=dict)  # of its layers' inputs, for storage that asks for them
+    is_stored: bool = False  # whether the state is what lies on disk already, to be copied as it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,15 @@ class StoredPart:
             return from_storage(read_tensors(path))
         except BadModel as error:
             raise BadModel(f"{path} with {error.came}", error.wanted, error.todo) from None
+
+    def copied(self) -> Part:
+        """Return the part as `write_model` takes it, its config and weights as they lie on disk, to the bit.
+
+        Raises:
+            BadModel: when a file is missing or damaged.
+        """
+        listed = f"{self.name}/{WEIGHTS}" in self.files
+        return Part(self.config, read_tensors(self._file(WEIGHTS)) if listed else {}, self.storage, is_stored=True)
 
     def _file(self, name: str) -> Path:
         listed = f"{self.name}/{name}"
@@ -160,19 +171,56 @@ def write_model(
     with new_folder(Path(folder), replace) as draft:
         files: dict[str, Any] = {}
         for name, part in parts.items():
-            _check_names(name, part)
-            (draft / name).mkdir()
-            contents = {"config.json": to_json(dict(part.config))}
-            contents |= {extra: to_json(value) for extra, value in part.extra.items()}
-            if part.state:
-                contents[WEIGHTS] = safetensors.torch.save(to_storage(part.state, part.storage))
-            for file, payload in contents.items():
-                files[f"{name}/{file}"] = write_file(draft / name / file, payload)
+            files |= _write_part(draft, name, part)
         head = {"format": FORMAT, "kind": kind, "card": dict(card), "files": files}
         head["parts"] = {name: {"storage": part.storage} for name, part in parts.items()}
         write_file(draft / "model.json", to_json(head))
         read_model(draft).verify()
     return read_model(folder)
+
+
+def rewrite_model(
+    model: ModelFolder, folder: Path, *, parts: Mapping[str, Part], card: Mapping[str, Any]
+) -> ModelFolder:
+    """Write a model that is another one but for some parts; all else stays as it is, to the byte.
+
+    Args:
+        model: whose kind and other parts are taken.
+        folder: where.
+        parts: those that are new or others.
+        card: plain data; must say `data`, `recipe` and `licence`.
+
+    Raises:
+        BadModel: as `write_model`, or when a file of the model is damaged.
+    """
+    if silent := [key for key in CARD_MUST_SAY if not card.get(key)]:
+        raise BadModel(f"a card without {', '.join(silent)}", "a card that says " + ", ".join(CARD_MUST_SAY))
+    kept = {name: part for name, part in model.parts.items() if name not in parts}
+    with new_folder(Path(folder)) as draft:
+        files: dict[str, Any] = {}
+        for listed, entry in model.files.items():
+            if (name := listed.partition("/")[0]) in kept:
+                (draft / name).mkdir(exist_ok=True)
+                files[listed] = write_file(draft / listed, checked(model.path, listed, entry).read_bytes())
+        for name, part in parts.items():
+            files |= _write_part(draft, name, part)
+        head = {"format": FORMAT, "kind": model.kind, "card": dict(card), "files": files}
+        head["parts"] = {name: {"storage": part.storage} for name, part in {**kept, **parts}.items()}
+        write_file(draft / "model.json", to_json(head))
+        read_model(draft).verify()
+    return read_model(folder)
+
+
+def _write_part(draft: Path, name: str, part: Part) -> dict[str, Any]:
+    """Write one part into a folder that is being made; return its files as model.json lists them."""
+    _check_names(name, part)
+    (draft / name).mkdir()
+    contents = {"config.json": to_json(dict(part.config))}
+    contents |= {extra: to_json(value) for extra, value in part.extra.items()}
+    if part.state:
+        stored = dict(part.state) if part.is_stored else to_storage(part.state, part.storage, part.moments)
+        contents[WEIGHTS] = safetensors.torch.save(stored)
+    return {f"{name}/{file}": write_file(draft / name / file, payload) for file, payload in contents.items()}
 
 
 def read_model(folder: Path) -> ModelFolder:

@@ -4,11 +4,12 @@ float32    every bit.
 bfloat16   matrices rounded to 8 significant bits: relative error at most 2^-8.
 int8-row   matrices as whole numbers -127..127 times one float32 scale per row (the first axis: output channel of a
            layer, token of an embedding).  With scale = max|w| / 127 the error is at most scale / 2.
-int6-row   the same with whole numbers -31..31: for networks whose answer is a mean, which bear it
-           (docs/decisions/0012); a denoiser, asked twenty times in a row, does not.
+even-step  matrices as whole numbers times one step for all rows, a fifth of the spread of their numbers, rounded with
+           feedback: what is rounded off one column, others make good, as far as what passes through the layer says
+           that they can (docs/decisions/0015).  Matrices of which nothing is known lie as int8-row.
 
 The weights of a row follow a bell curve, so small numbers are many and large ones few.  They lie as Huffman codes, in
-zlib's format: about 7.2 bits a number where it may be 127, 5.3 where it may be 31, and not a bit is lost
+zlib's format: about 7.2 bits a number as int8-row, 4.4 as even-step, and not a bit is lost
 (docs/decisions/0013).  A tensor with a NAME#shape beside it lies so; one without lies a byte a number, as a small one
 does, and as all did in folders of format 1.
 
@@ -27,23 +28,27 @@ from jaxtyping import Float, Int8, UInt8
 from torch import Tensor
 
 from opendalle.base.errors import BadModel
+from opendalle.checkpoint.feedback import LARGEST, even_step, round_with_feedback
 
-Storage = Literal["float32", "bfloat16", "int8-row", "int6-row"]
+Storage = Literal["float32", "bfloat16", "int8-row", "even-step"]
 STORAGES: tuple[str, ...] = get_args(Storage)
 SCALE_SUFFIX, SHAPE_SUFFIX = "#scale", "#shape"  # no parameter of a torch module is called so
-LARGEST = {"int8-row": 127, "int6-row": 31}  # whole number
+EVEN_SHARE = 0.2  # of the spread of a matrix's numbers, that one step is
 _SHAPE_COSTS = 128  # bytes of a file that one more small tensor takes, its name and place included
 _MEMORY = 9  # the most zlib may take: longer blocks, fewer code tables
 _MOST_AXES = 8  # of a packed tensor
 _MOST_NUMBERS_A_BYTE = 8  # a Huffman code has a bit at least
 
 
-def to_storage(state: Mapping[str, Tensor], storage: str) -> dict[str, Tensor]:
+def to_storage(
+    state: Mapping[str, Tensor], storage: str, moments: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Round a state dict to its form on disk.
 
     Args:
         state: name -> tensor, on any device.
         storage: one of STORAGES.
+        moments: of the inputs of layers, by the name of their weights; read by even-step alone.
 
     Returns:
         Contiguous CPU copies that share no memory, as safetensors wants them.
@@ -62,8 +67,13 @@ def to_storage(state: Mapping[str, Tensor], storage: str) -> dict[str, Tensor]:
             stored[name] = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
         elif storage == "bfloat16":
             stored[name] = value.bfloat16()
+        elif storage == "even-step" and moments is not None and name in moments:
+            step = even_step(value.float(), EVEN_SHARE)
+            numbers = round_with_feedback(value.flatten(1).float(), moments[name], step).reshape(value.shape)
+            stored[name + SCALE_SUFFIX] = torch.full((len(value),), step)
+            stored |= lay_down(name, numbers)
         else:
-            numbers, stored[name + SCALE_SUFFIX] = quantise_rows(value.float(), LARGEST[storage])
+            numbers, stored[name + SCALE_SUFFIX] = quantise_rows(value.float())
             stored |= lay_down(name, numbers)
     return stored
 
@@ -102,21 +112,20 @@ def is_rounded(tensor: Tensor, storage: str) -> bool:
 
 
 def quantise_rows(
-    weight: Float[Tensor, "rows *rest"], largest: int = 127
+    weight: Float[Tensor, "rows *rest"],
 ) -> tuple[Int8[Tensor, "rows *rest"], Float[Tensor, " rows"]]:
     """Round each row to whole numbers times the row's scale.
 
     Args:
         weight: float32, finite.
-        largest: whole number, on both sides of 0.
 
     Returns:
         The whole numbers, and one scale a row; a row of zeros has scale 1.
     """
-    scale = weight.flatten(1).abs().amax(1) / largest
+    scale = weight.flatten(1).abs().amax(1) / LARGEST
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     rows = scale.reshape(-1, *(1,) * (weight.ndim - 1))
-    return (weight / rows).round().clamp(-largest, largest).to(torch.int8), scale
+    return (weight / rows).round().clamp(-LARGEST, LARGEST).to(torch.int8), scale
 
 
 def dequantise_rows(numbers: Int8[Tensor, "rows *rest"], scale: Float[Tensor, " rows"]) -> Float[Tensor, "rows *rest"]:
@@ -150,7 +159,7 @@ def pack(numbers: Int8[Tensor, "rows *rest"]) -> UInt8[Tensor, " bytes"]:
     Args:
         numbers: int8, on the CPU.
     """
-    # Weights repeat no phrases: looking for them only wastes time and, with six bits, space.
+    # Weights repeat no phrases: looking for them only wastes time and, with few bits, space.
     packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, _MEMORY, zlib.Z_HUFFMAN_ONLY)
     packed = packer.compress(numbers.contiguous().numpy().data) + packer.flush()
     return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
@@ -185,7 +194,7 @@ def unpack(name: str, packed: Tensor, shape: Tensor) -> Int8[Tensor, "rows *rest
         raise BadModel(
             f"weights {name!r}, whose bytes are not {count} packed numbers ({trouble})",
             "them as opendalle packs them",
-            "Get the model again; six-bit weights of a model in format 1 must be written anew.",
+            "Get the model again.",
         )
     return torch.frombuffer(bytearray(numbers), dtype=torch.int8).reshape(sizes)
 

@@ -71,16 +71,17 @@ VERBS = (
         example="opendalle embed cat.png --out cat.safetensors",
     ),
     Verb(
+        name="caption",
+        help="Say what pictures show, in English or Chinese, in a few words or in many.",
+        example="opendalle caption holiday --kind descriptive --language en --out captions.jsonl",
+    ),
+    Verb(
         name="train",
         help="Train a model on your own captioned pictures: every stage of a recipe, in order.",
         example="opendalle train dalle2 --data my-pictures --out my-model --max-minutes 120",
     ),
-    Verb(name="data", help="Make a picture set to train on."),
-    Verb(
-        name="evaluate",
-        help="Score a model with a judge that was trained apart: does it draw what it is asked?",
-        example="opendalle evaluate dalle2 --data emoji --out report",
-    ),
+    Verb(name="data", help="Make a picture set to train on, or write its captions anew."),
+    Verb(name="evaluate", help="Score a model: does it draw what it is asked, or say what it sees?"),
     Verb(name="study", help="Measure again what the papers claim."),
     Verb(name="models", help="List, show and verify models."),
     Verb(name="doctor", help="Check that this machine is ready to draw.", example="opendalle doctor"),

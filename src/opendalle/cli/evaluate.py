@@ -1,13 +1,14 @@
-"""`opendalle evaluate`: does a model draw what it is asked?"""
+"""`opendalle evaluate`: does a model draw what it is asked, and does a captioner say what it sees?"""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from opendalle.base.errors import BadData, BadModel, BadRequest
 from opendalle.cli.asked import whole_number
+from opendalle.cli.captioning import CAPTIONER, open_captioner
 from opendalle.cli.console import one_line, progress
 from opendalle.pictures import refuse_unwritable
 
@@ -18,7 +19,16 @@ JUDGE = "judge"  # the bundled one
 ALIKE = 4  # pictures that it takes to say whether drawings lie where they lie
 
 
-def evaluate(
+evaluate = App(
+    name="evaluate",
+    help="Score a model, and print each score with its 95 % interval as it comes.",
+    help_format="plaintext",
+    help_epilogue="Example: opendalle evaluate dalle2 --data emoji --out report",
+)
+
+
+@evaluate.default
+def pictures(
     model: str = "dalle2",
     /,
     *,
@@ -54,17 +64,66 @@ def evaluate(
 
     from opendalle import pretrained  # torch enters here
 
-    pipeline, done = pretrained.load_pipeline(model), 0
+    pipeline = pretrained.load_pipeline(model)
     is_world = (data / "manifest.json").is_file()
-    scores = _on_world(pipeline, data, out, num, judge) if is_world else _on_folder(pipeline, data, out, num)
-    with progress("scoring", None) as advance:
-        for score in scores:
-            print(_line(score), flush=True)
-            done += 1
-            advance(done, score.name)
+    print_scores(_on_world(pipeline, data, out, num, judge) if is_world else _on_folder(pipeline, data, out, num))
     if out is not None:
         print(out)
     return 0
+
+
+@evaluate.command(help_epilogue="Example: opendalle evaluate captions --data emoji --model captioner --out report")
+def captions(
+    *,
+    data: Path = Path("emoji"),
+    model: str = CAPTIONER,
+    out: Path | None = None,
+    num: Annotated[int | None, Parameter(converter=whole_number)] = None,
+) -> int:
+    """Score a captioner on composed scenes, of which all is known, and on things in styles that are new to it.
+
+    Args:
+        data: The emoji world (see opendalle data emoji).
+        model: A bundled captioner, or a model folder.
+        out: Also write scores and all captions into this folder; must not exist.
+        num: Only so many scenes of each kind, and so many things, for a quick look.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BadRequest: when the words do not fit together.
+        BadData: when there is no world to ask about.
+    """
+    if num is not None and num < 1:
+        raise BadRequest(f"--num {num}", "1 or more")
+    if not (data / "manifest.json").is_file():
+        todo = f"opendalle data emoji --out {data}"
+        raise BadData(f"no emoji world at {data}", "one, for the truth is known there", todo)
+    if out is not None:
+        refuse_unwritable(out)
+
+    captioner, _ = open_captioner(model)  # torch enters here
+    from opendalle.data.emoji.world import World
+    from opendalle.evaluation.caption_exam import CaptionExamConfig, examine_captioner
+
+    config = CaptionExamConfig() if num is None else CaptionExamConfig(num_names=num, num_scenes=num)
+    print_scores(examine_captioner(captioner, world=World(data), config=config, out=out))
+    if out is not None:
+        print(out)
+    return 0
+
+
+def print_scores(scores: "Iterator[Score]") -> None:
+    """Print each score as it comes.
+
+    Args:
+        scores: of an examination, or a report.
+    """
+    with progress("scoring", None) as advance:
+        for done, score in enumerate(scores, start=1):
+            print(_line(score), flush=True)
+            advance(done, score.name)
 
 
 def _line(score: "Score") -> str:

@@ -238,9 +238,9 @@ CONSISTENCY_PRESETS: Mapping[str, ConsistencyDecoderConfig] = MappingProxyType(
             unet=UNetConfig(
                 in_channels=12,
                 out_channels=4,
-                levels=(UNetLevel(width=96, num_blocks=2), UNetLevel(width=192, num_blocks=2)),
-                time_width=192,
-                patch=4,
+                levels=tuple(UNetLevel(width=width, num_blocks=1) for width in (32, 64, 96)),
+                time_width=128,
+                patch=2,
                 middle="residual",
             ),
             picture_size=64,

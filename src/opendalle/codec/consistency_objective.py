@@ -9,7 +9,6 @@ Source: Betker et al., "Improving Image Generation with Better Captions", append
     arXiv:2206.00364, eq. 2 and table 1; distillation: Song et al., "Consistency Models", arXiv:2303.01469, algorithm 2.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,6 +25,7 @@ from opendalle.codec.protocol import Codec
 from opendalle.diffusion.predictions import to_denoised
 from opendalle.diffusion.process import q_sample
 from opendalle.diffusion.schedules import CLEAN
+from opendalle.training.follower import Follower
 
 
 class DecoderDenoising:
@@ -86,7 +86,7 @@ class DecoderDistillation:
         came, wanted = (one.config.num_steps for one in (decoder, teacher))
         require(came == wanted, f"a student of {came} steps", f"the teacher's {wanted}")
         self.codec, self.decoder, self.teacher, self.config = codec, decoder, teacher, config
-        self.average = copy.deepcopy(decoder).eval().requires_grad_(False)
+        self.average = Follower(decoder, config.decay)
 
     @property
     def groups(self) -> Mapping[str, nn.Module]:
@@ -113,20 +113,16 @@ class DecoderDistillation:
     def _wanted(self, x_t: Pictures, t: Steps, s: Steps, features: Float[Tensor, "b g h w"]) -> Pictures:
         """Return the average's answers after the teacher's step; where the step ends in a picture, the picture."""
         x_s = teacher_step(self.teacher, x_t, t, s, features)
-        return torch.where((s == CLEAN)[:, None, None, None], x_s, self.average.answer(x_s, s.clamp(min=0), features))
+        answers = self.average.network.answer(x_s, s.clamp(min=0), features)
+        return torch.where((s == CLEAN)[:, None, None, None], x_s, answers)
 
-    @torch.no_grad()
     def after_step(self) -> None:
-        """Let the average follow the student.
-
-        Source: Consistency Models, eq. 8.
-        """
-        average, student = ([one.detach() for one in net.parameters()] for net in (self.average, self.decoder))
-        torch._foreach_lerp_(average, student, 1 - self.config.decay)  # pyright: ignore[reportPrivateImportUsage]
+        """Let the average follow the student."""
+        self.average.follow()
 
     def remember(self) -> Mapping[str, Tensor]:
         """Return the average, which a resumed run needs; the teacher is loaded anew."""
-        return self.average.state_dict()
+        return self.average.remember()
 
     def recall(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the average back.
@@ -134,7 +130,7 @@ class DecoderDistillation:
         Args:
             tensors: from `remember`.
         """
-        self.average.load_state_dict(tensors, strict=True)
+        self.average.recall(tensors)
 
 
 def teacher_step(

@@ -189,7 +189,7 @@ class Cascade:
         own = None if z is not None else null
         if z is None:
             z = torch.zeros_like(self.pooled(prompted))
-        scale = settings.guidance if request.guidance is None else request.guidance
+        scale = settings.scale(request.guidance)
         if bool(prompted.is_empty.any()):
             scale = torch.where(prompted.is_empty, torch.ones_like(z[:, 0]), scale)
         sketch = self.parts.sketch and self.parts.sketch(z, prompted.text.words, prompted.mask, doubt)

@@ -1,13 +1,10 @@
-"""How DALL·E 2's two diffusion networks are trained.
+"""How DALL·E 2's prior is trained, and the guess and the sketch; the decoder is trained in `decoder_objective`.
 
 Prior: plain squared error of the clean embedding, steps drawn evenly, the caption dropped for 10 % of the samples so
 that guidance has something to push away from.  Only the caption is dropped; the noised embedding always stays, which
 is what one replica got wrong for a year (DALLE2-pytorch #285).
 
-Decoder: the picture embedding dropped for 10 % and the caption for 50 % of the samples, independently (the paper's
-figure 8 speaks of 5 %, which is both at once).
-
-Source: unCLIP, arXiv:2204.06125, sections 2.1, 2.2 and appendix C.
+Source: unCLIP, arXiv:2204.06125, section 2.2 and appendix C.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,19 +15,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from opendalle.base.axes import Embeddings, Grid, Mask, States, Steps, Tokens
+from opendalle.base.axes import Embeddings, Grid, Mask, States, Tokens
 from opendalle.base.errors import require
 from opendalle.base.protocols import Losses
-from opendalle.dalle2.decoder import Decoder
-from opendalle.dalle2.known import draw_known, known_channels
 from opendalle.dalle2.means import Guess, Sketch
 from opendalle.dalle2.priors.diffusion import DiffusionPrior
-from opendalle.diffusion.losses import hybrid_loss, min_snr_weight, simple_loss
-from opendalle.diffusion.predictions import Prediction, check_prediction
+from opendalle.diffusion.losses import simple_loss
 from opendalle.diffusion.process import q_sample
 from opendalle.diffusion.schedules import Schedule
 from opendalle.nn.whitening import Whitening
-from opendalle.training.chance import draw_share
+from opendalle.training.chance import draw_share, draw_steps
 
 
 @runtime_checkable
@@ -193,99 +187,6 @@ class SketchObjective:
         return Losses(total={"sketch": loss}, watch={"mse": loss.item()})
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecoderLossConfig:
-    """How the decoder is trained."""
-
-    prediction: Prediction = "eps"  # what the network predicts
-    embedding_drop: float = 0.1  # share of samples that see the null embedding; 1: a decoder of captions alone
-    caption_drop: float = 0.5  # share of samples that see the empty caption; independent of the other
-    min_snr: float | None = None  # cap of the signal-to-noise weight; None: the simple loss, unweighted
-    embedding_noise: float = 0.0  # noise on z in units of its own spread, along principal axes where there is a sketch
-    doubt_share: float = 0.0  # of samples whose embedding is spoiled as a guess would be; the sketch is told
-    known_share: float = 0.0  # of samples of which something is known, for a decoder that can be told
-
-    def __post_init__(self) -> None:
-        require(0 <= self.caption_drop < 1, f"caption_drop is {self.caption_drop}", "0 <= share < 1")
-        require(self.min_snr is None or self.min_snr > 0, f"min_snr is {self.min_snr}", "a positive cap, or None")
-        require(self.embedding_noise >= 0, f"embedding_noise is {self.embedding_noise}", "at least 0")
-        for name in ("embedding_drop", "doubt_share", "known_share"):
-            require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}", "a share from 0 to 1")
-
-
-class DecoderObjective:
-    """Meeting point 2 for the decoder.
-
-    Args:
-        decoder: the network, trained in place; when it learns its variance the loss is the hybrid one.
-        schedule: noise schedule over its steps.
-        read: frozen text tower.
-        empty: ids and mask of the empty caption, packed to the context: one row each.
-        config: prediction, shares, weighting.
-        sketch: frozen, for a decoder that takes its grids.
-        words: frozen token vectors, for the sketch.
-
-    Raises:
-        BadConfig: when the prediction does not exist, or min-SNR meets a learned variance.
-    """
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        schedule: Schedule,
-        read: CaptionReader,
-        empty: tuple[Int[Tensor, " n"], Bool[Tensor, " n"]],
-        config: DecoderLossConfig,
-        sketch: Sketch | None = None,
-        words: WordReader | None = None,
-    ) -> None:
-        check_prediction(config.prediction, schedule)
-        learns = decoder.config.learns_variance
-        require(not learns or config.min_snr is None, "min_snr with a learned variance", "one of the two")
-        self.decoder, self.schedule, self.read, self.empty, self.config = decoder, schedule, read, empty, config
-        self.sketch, self.words = sketch, words
-
-    @property
-    def groups(self) -> Mapping[str, nn.Module]:
-        """The decoder."""
-        return {"decoder": self.decoder}
-
-    def __call__(self, batch: PairBatch, rng: Generator) -> Losses:
-        """Error of the prediction, with the variational bound when the variance is learned."""
-        assert batch.grid is not None, "the decoder trains on grids"
-        config, x0 = self.config, batch.grid
-        has_embedding = ~draw_share(config.embedding_drop, len(batch), rng).to(x0.device)
-        ids, mask = without_captions(batch, draw_share(config.caption_drop, len(batch), rng), self.empty)
-        ids, mask = without_common_padding(ids, mask)
-        pooled, states = self.read(ids, mask)
-        sketch = None
-        if self.sketch is None:
-            z = disturbed(batch.z, config.embedding_noise, None, rng)
-        else:
-            doubt = draw_doubt(config.doubt_share, batch.z, rng)
-            z = doubted(batch.z, config.embedding_noise, doubt, self.sketch, rng)
-            with torch.no_grad():
-                sketch = self.sketch(z, None if self.words is None else self.words(ids), mask, doubt)
-        known = None
-        if self.decoder.config.has_known:
-            known = known_channels(x0, draw_known(config.known_share, x0, rng))
-        conditioning = self.decoder.condition(
-            z, pooled, states, mask, has_embedding=has_embedding, sketch=sketch, known=known
-        )
-        t, eps = draw_steps(self.schedule, x0, rng)
-        x_t = q_sample(x0, t, eps, self.schedule)
-        output = self.decoder(x_t, t, conditioning)
-        if self.decoder.config.learns_variance:
-            hybrid = hybrid_loss(config.prediction, output, x0, eps, x_t, t, self.schedule)
-            loss, simple = hybrid.total.mean(), hybrid.simple
-        else:
-            simple = simple_loss(config.prediction, output, x0, eps, t, self.schedule)
-            loss = simple.mean()
-            if config.min_snr is not None:
-                loss = (simple * min_snr_weight(config.prediction, t, self.schedule, config.min_snr)).mean()
-        return Losses(total={"decoder": loss}, watch={"simple": simple.mean().item()})
-
-
 def disturbed(
     z: Embeddings, noise: float | Float[Tensor, "b e"], whitening: Whitening | None, rng: Generator
 ) -> Embeddings:
@@ -329,19 +230,6 @@ def doubted(z: Embeddings, noise: float, doubt: Float[Tensor, " b"], sketch: Ske
     """
     spread = (noise**2 + (doubt[:, None] * sketch.error).square()).sqrt()
     return disturbed(z, spread, sketch.mean.whitening, rng)
-
-
-def draw_steps(schedule: Schedule, x0: Float[Tensor, "b *d"], rng: Generator) -> tuple[Steps, Float[Tensor, "b *d"]]:
-    """Draw a step for each sample, evenly, and its noise.
-
-    Args:
-        schedule: gives the number of steps.
-        x0: clean data, for shape and device.
-        rng: all chance, on the CPU.
-    """
-    t = torch.randint(schedule.num_steps, (len(x0),), generator=rng)
-    eps = torch.randn(x0.shape, generator=rng)
-    return t.to(x0.device), eps.to(x0)
 
 
 def without_captions(

@@ -286,10 +286,11 @@ class Dalle2(Probes):
 
     def _check_steps(self, request: Request) -> None:
         request.refuse(TOKEN_FIELDS, "DALL·E 2")
-        for name, stage in (("steps", self.config.decoder), ("prior_steps", self.config.prior)):
-            asked = getattr(request, name)
-            if asked is not None and asked > stage.num_train_steps:
-                raise BadRequest(f"{name} is {asked}", f"at most {stage.num_train_steps}, as many as were trained")
+        request.refuse_unwritten("DALL·E 2")
+        self.config.decoder.refuse_untaught(request.steps, request.guidance, request.sampler)
+        known = self.config.prior.num_train_steps
+        if request.prior_steps is not None and request.prior_steps > known:
+            raise BadRequest(f"prior_steps is {request.prior_steps}", f"at most {known}, as many as were trained")
         self.cascade.prior_of(request)
 
     def _drawing(self, hooks: Hooks, embedding: Embeddings | None) -> Begin:
@@ -297,7 +298,7 @@ class Dalle2(Probes):
         cascade = self.cascade
 
         def begin(rows: Sequence[Row], generators: Sequence[Generator], watch: Stopwatch) -> Start:
-            prompted, request = cascade.read([row.request.prompt for row in rows]), rows[0].request
+            prompted, request = cascade.read([row.request.caption for row in rows]), rows[0].request
             watch.lap("text")
             if embedding is None:
                 empty = cascade.nothing(len(rows))

@@ -88,11 +88,25 @@ def distance_buckets(num_tokens: int, num_buckets: int, max_distance: int) -> In
     place = torch.arange(num_tokens)
     distance = place[None, :] - place[:, None]
     kinds = num_buckets // 2
+    return kinds_of_distance(distance.abs(), kinds, max_distance) + kinds * (distance > 0)
+
+
+def kinds_of_distance(distance: Int[Tensor, "n m"], kinds: int, max_distance: int) -> Int[Tensor, "n m"]:
+    """Say of which kind distances in one direction are: the nearer half of the kinds is one distance each.
+
+    Args:
+        distance: at least 0.
+        kinds: how many there are.
+        max_distance: from here on all distances are the last kind.
+
+    Returns:
+        0 to kinds - 1.
+    """
     near = kinds // 2
     # In float32, as the published models were trained: at powers of two the rounding decides.
-    times = (distance.abs().clamp(min=near).float() / near).log() / math.log(max_distance / near)
+    times = (distance.clamp(min=near).float() / near).log() / math.log(max_distance / near)
     far = (near + (times * (kinds - near)).long()).clamp(max=kinds - 1)
-    return torch.where(distance.abs() < near, distance.abs(), far) + kinds * (distance > 0)
+    return torch.where(distance < near, distance, far)
 
 
 class DistanceAttention(nn.Module):
@@ -176,7 +190,7 @@ class TextEncoder(nn.Module):
             BadModel: when it is asked to compute in float16.
             BadRequest: when a number is no token.
         """
-        self._refuse_half()
+        refuse_half(self)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.config.vocabulary:
             came = f"tokens from {int(ids.min())} to {int(ids.max())}"
             raise BadRequest(came, f"0 to {self.config.vocabulary - 1}", "Is it the tokenizer of this encoder?")
@@ -192,14 +206,6 @@ class TextEncoder(nn.Module):
         learned = rearrange(self.distances(buckets.to(mask.device)), "n m k -> 1 k n m")
         return learned.masked_fill(~mask[:, None, None, :], HIDDEN)
 
-    def _refuse_half(self) -> None:
-        weight = self.tokens.weight
-        kind = weight.device.type
-        is_autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
-        if is_autocast or any(one.dtype == torch.float16 for one in self.parameters()):
-            todo = "T5's states grow beyond what float16 can hold (65,504) and all becomes NaN."
-            raise BadModel("a T5 encoder in float16", "float32 or bfloat16", todo)
-
     @torch.no_grad()
     def _initialise(self) -> None:
         """Draw fresh weights: the queries carry the scale that the logits lack."""
@@ -213,6 +219,23 @@ class TextEncoder(nn.Module):
             nn.init.normal_(layer.attention.out.weight, std=inner**-0.5)
             nn.init.normal_(layer.mlp.up.weight, std=width**-0.5)
             nn.init.normal_(layer.mlp.down.weight, std=self.config.hidden**-0.5)
+
+
+def refuse_half(network: nn.Module) -> None:
+    """Refuse to compute in float16, by a network's weights or by autocast.
+
+    Args:
+        network: T5's encoder or decoder.
+
+    Raises:
+        BadModel: when it would.
+    """
+    weights = tuple(network.parameters())
+    kind = weights[0].device.type
+    is_autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    if is_autocast or any(one.dtype == torch.float16 for one in weights):
+        todo = "T5's states grow beyond what float16 can hold (65,504) and all becomes NaN."
+        raise BadModel("a T5 network in float16", "float32 or bfloat16", todo)
 
 
 TEXT_ENCODER_PRESETS: Mapping[str, TextEncoderConfig] = MappingProxyType(

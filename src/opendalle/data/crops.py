@@ -41,4 +41,4 @@ class CropSet:
             raise BadData(f"a picture of {width}x{height}", f"at least {self.side} pixels a side")
         top, left = int(rng.integers(height - self.side + 1)), int(rng.integers(width - self.side + 1))
         square = whole.picture[top : top + self.side, left : left + self.side]
-        return Example(picture=np.ascontiguousarray(square), caption=whole.caption)
+        return Example(picture=np.ascontiguousarray(square), caption=whole.caption, voice=whole.voice)

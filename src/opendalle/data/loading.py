@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,13 @@ class Batch:
     captions: Sequence[str]
     truths: Sequence[Mapping[str, Any] | None]
     position: int  # of this batch in the run, from 0
+    others: Sequence[Mapping[str, str]] = ()  # further captions of each, by name
+    voices: Sequence[str | None] = ()  # kind of each caption that was written anew; None: the set's own
+
+    @property
+    def rewritten(self) -> float:
+        """Share of the captions that were written anew, 0 to 1: to be watched beside a loss."""
+        return sum(voice is not None for voice in self.voices) / max(1, len(self.voices))
 
 
 class PictureBatches:
@@ -72,7 +79,7 @@ class PictureBatches:
                 yield self.batch(position)
                 position += 1
         else:
-            yield from _ahead(self, position, self.config.prefetch)
+            yield from ahead(self.batch, position, self.config.prefetch)
 
     def batch(self, position: int) -> Batch:
         """Make one batch: a pure function of the set, the config and the position.
@@ -86,23 +93,39 @@ class PictureBatches:
         config = self.config
         first = position * config.batch_size
         examples = [self._example(first + row) for row in range(config.rank, config.batch_size, config.num_ranks)]
-        sizes = sorted({example.picture.shape[:2] for example in examples})
-        if len(sizes) > 1:
-            raise BadData(
-                "pictures of " + " and ".join(f"{width}x{height}" for height, width in sizes) + " in one batch",
-                "one size",
-                "Give the set a size to crop to.",
-            )
-        stacked = np.stack([example.picture for example in examples])
-        return Batch(
-            pictures=torch.from_numpy(network_pictures(stacked, config.channels)),
-            captions=[example.caption for example in examples],
-            truths=[example.truth for example in examples],
-            position=position,
-        )
+        return batch_of(examples, config.channels, position)
 
     def _example(self, position: int) -> Example:
         return self.pictures.read(self._order.place(position).index, self._order.generator(position))
+
+
+def batch_of(examples: Sequence[Example], channels: int, position: int) -> Batch:
+    """Stack examples.
+
+    Args:
+        examples: of one size.
+        channels: 4: premultiplied RGBA; 3: RGB, laid on white.
+        position: of the batch in the run.
+
+    Raises:
+        BadData: when the pictures differ in size.
+    """
+    sizes = sorted({example.picture.shape[:2] for example in examples})
+    if len(sizes) > 1:
+        raise BadData(
+            "pictures of " + " and ".join(f"{width}x{height}" for height, width in sizes) + " in one batch",
+            "one size",
+            "Give the set a size to crop to.",
+        )
+    stacked = np.stack([example.picture for example in examples])
+    return Batch(
+        pictures=torch.from_numpy(network_pictures(stacked, channels)),
+        captions=[example.caption for example in examples],
+        truths=[example.truth for example in examples],
+        position=position,
+        others=[example.others for example in examples],
+        voices=[example.voice for example in examples],
+    )
 
 
 def network_pictures(pictures: UInt8[np.ndarray, "b h w 4"], channels: int = 4) -> Float[np.ndarray, "b c h w"]:
@@ -122,8 +145,14 @@ def network_pictures(pictures: UInt8[np.ndarray, "b h w 4"], channels: int = 4) 
     return np.ascontiguousarray(values)
 
 
-def _ahead(batches: PictureBatches, position: int, depth: int) -> Generator[Batch, None, None]:
-    """Make batches in a thread, at most `depth` ahead; the thread ends with the iterator."""
+def ahead(make: Callable[[int], Batch], position: int, depth: int) -> Generator[Batch, None, None]:
+    """Make batches in a thread; the thread ends with the iterator.
+
+    Args:
+        make: makes the batch at a position.
+        position: of the first one.
+        depth: batches that may wait.
+    """
     ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
     stop = threading.Event()
 
@@ -139,7 +168,7 @@ def _ahead(batches: PictureBatches, position: int, depth: int) -> Generator[Batc
         here = position
         try:
             while not stop.is_set():
-                offer(batches.batch(here))
+                offer(make(here))
                 here += 1
         except Exception as error:  # noqa: BLE001  # handed to the thread that asks for batches
             offer(error)

@@ -115,6 +115,49 @@ class Attention(nn.Module):
         return self.out(rearrange(mixed, "b k n c -> b n (k c)"))
 
 
+class CrossAttention(nn.Module):
+    """Multi-head attention to a context alone: queries from the tokens, keys and values from the context.
+
+    Args:
+        width: width of a token; a multiple of heads.
+        heads: number of heads.
+        context_width: width of a context token; None: keys and values are another attention's.
+
+    Source: latent diffusion, arXiv:2112.10752, section 3.3.
+    """
+
+    def __init__(self, width: int, heads: int, context_width: int | None) -> None:
+        super().__init__()
+        require(width % heads == 0, f"width {width} with {heads} heads", "a width that the heads divide")
+        self.heads = heads
+        self.queries = nn.Linear(width, width)
+        self.context_kv = None if context_width is None else nn.Linear(context_width, 2 * width)  # rows: keys, values
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)  # starts as the identity: what is said is listened to as it is found to help
+        nn.init.zeros_(self.out.bias)
+
+    def project_context(self, context: Float[Tensor, "b m d"]) -> KeysValues:
+        """Compute a context's keys and values; they can be kept as long as the context stays."""
+        assert self.context_kv is not None, "this attention takes another's keys and values"
+        keys, values = rearrange(self.context_kv(context), "b m (two k c) -> two b k m c", two=2, k=self.heads)
+        return KeysValues(keys, values)
+
+    def forward(
+        self, tokens: Float[Tensor, "br n d"], context: KeysValues, mask: Bool[Tensor, "b 1 1 m"] | None
+    ) -> Float[Tensor, "br n d"]:
+        """Let every token look at the context.
+
+        Args:
+            tokens: the queries; their rows are a multiple r of the context's, and each r neighbours share one.
+            context: from `project_context`.
+            mask: True where a context token is real, at least one a row; None: all are.
+        """
+        r = len(tokens) // len(context.keys)
+        queries = rearrange(self.queries(tokens), "(b r) n (k c) -> b k (r n) c", r=r, k=self.heads)
+        mixed = F.scaled_dot_product_attention(queries, context.keys, context.values, attn_mask=mask)
+        return self.out(rearrange(mixed, "b k (r n) c -> (b r) n (k c)", r=r))
+
+
 def attention_mask(
     real: Bool[Tensor, "b m"] | None, num_queries: int, num_keys: int, *, is_causal: bool, device: torch.device
 ) -> Bool[Tensor, "#b 1 n m"]:

@@ -1,7 +1,7 @@
 """One pre-norm transformer; CLIP's towers, the diffusion prior, GPT- and DiT-like networks are configurations of it."""
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from opendalle.base.errors import require
 from opendalle.nn.attention import Attention, AttentionContext, attention_mask
 from opendalle.nn.kv_cache import KVCache
+
+Activation = Literal["gelu", "tanh_gelu", "quick_gelu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,8 @@ class TransformerConfig:
     heads: int  # attention heads; they divide width
     mlp_ratio: float = 4.0  # hidden width of the feed-forward layer over width
     is_causal: bool = False  # a token sees itself and earlier ones only
-    activation: Literal["gelu", "quick_gelu"] = "gelu"  # gelu is exact; quick_gelu is x * sigmoid(1.702 x), OpenAI CLIP
+    activation: Activation = "gelu"  # gelu is exact, tanh_gelu its usual approximation (PixArt); quick_gelu is
+    # x * sigmoid(1.702 x), OpenAI CLIP
     norm_eps: float = 1e-5  # added to the variance in layer norms
     dropout: float = 0.0  # of attention weights and of both residual branches, in training
     condition_width: int | None = None  # width of a vector that modulates every block (adaLN-Zero); None: none
@@ -37,7 +40,7 @@ class TransformerConfig:
             "a width that the heads divide",
         )
         require(self.mlp_ratio > 0, f"mlp_ratio {self.mlp_ratio}", "a positive number")
-        require(self.activation in ("gelu", "quick_gelu"), f"activation {self.activation!r}", "gelu or quick_gelu")
+        require(self.activation in get_args(Activation), f"activation {self.activation!r}", str(get_args(Activation)))
         require(self.norm_eps > 0, f"norm_eps {self.norm_eps}", "a positive number")
         require(0 <= self.dropout < 1, f"dropout {self.dropout}", "0 <= dropout < 1")
         for name in ("condition_width", "context_width"):
@@ -58,8 +61,9 @@ class FeedForward(nn.Module):
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Transform every token."""
         hidden = self.up(tokens)
-        hidden = F.gelu(hidden) if self.activation == "gelu" else hidden * torch.sigmoid(1.702 * hidden)
-        return self.down(hidden)
+        if self.activation == "quick_gelu":
+            return self.down(hidden * torch.sigmoid(1.702 * hidden))
+        return self.down(F.gelu(hidden, approximate="tanh" if self.activation == "tanh_gelu" else "none"))
 
 
 class Block(nn.Module):

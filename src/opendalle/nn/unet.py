@@ -2,10 +2,12 @@
 
 The grid goes down through levels of residual blocks, each half as fine and usually wider than the one before, and up
 again; every grid on the way down is handed across to the way up.  Coarse levels add attention, whose keys are
-[context ; picture]: the picture reads the prompt and itself in one softmax.
+[context ; picture]: the picture reads the prompt and itself in one softmax; or a whole transformer layer, which looks
+at the picture and at the prompt one after the other, as latent diffusion does.
 
 Source: ADM, arXiv:2105.05233, section 3 (residual resampling, adaptive group norm, heads of 64 channels);
-    GLIDE, arXiv:2112.10741, section 3.1 (context keys); unCLIP, arXiv:2204.06125, section 2.1.
+    GLIDE, arXiv:2112.10741, section 3.1 (context keys); unCLIP, arXiv:2204.06125, section 2.1; latent diffusion,
+    arXiv:2112.10752, section 3.3 (transformer layers).
 """
 
 from dataclasses import dataclass
@@ -20,10 +22,13 @@ from torch import Tensor, nn
 from opendalle.base.errors import BadRequest, require
 from opendalle.nn.attention import Attention, AttentionContext
 from opendalle.nn.embeddings import LearnedTimeEmbedding, TimeEmbedding
+from opendalle.nn.kv_cache import KeysValues
 from opendalle.nn.norms import Norm, make_norm
+from opendalle.nn.picture_transformer import PictureTransformer
 from opendalle.nn.residual import Conditioning, Resample, ResidualBlock
 
 Middle = Literal["attention", "residual", "none"]
+Looking = Literal["joint", "layer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,7 @@ class UNetConfig:
     patch: int = 1  # side of the squares folded into channels on the way in and unfolded on the way out, in cells
     middle: Middle = "attention"  # two residual blocks at the bottom with attention between them, or "residual" ones
     # alone, or "none": small models spend their weights better elsewhere
+    looking: Looking = "joint"  # attention to picture and context in one softmax, or a transformer layer for both
     head_width: int = 64  # channels an attention head
     context_width: int | None = None  # width of a context token; None: the picture looks at itself only
     conditioning: Conditioning = "scale-shift"  # how the time vector enters a residual block; or "add"
@@ -68,6 +74,8 @@ class UNetConfig:
         require(
             self.middle in ("attention", "residual", "none"), f"middle {self.middle!r}", "attention, residual, none"
         )
+        require(self.looking in ("joint", "layer"), f"looking {self.looking!r}", "joint, layer")
+        require(self.looking == "joint" or self.context_width is not None, "layers without context", "a context_width")
         require(self.norm in ("group", "cell"), f"norm {self.norm!r}", "group, cell")
         require(0 <= self.dropout < 1, f"dropout {self.dropout}", "0 <= dropout < 1")
         require(self.norm_eps > 0, f"norm_eps {self.norm_eps}", "a positive number")
@@ -127,6 +135,10 @@ class PictureAttention(nn.Module):
         nn.init.zeros_(self.attention.out.weight)  # every attention starts as the identity
         nn.init.zeros_(self.attention.out.bias)
 
+    def project_context(self, states: Float[Tensor, "b m d"]) -> KeysValues:
+        """Compute a context's keys and values; they can be kept as long as the context stays."""
+        return self.attention.project_context(states)
+
     def forward(self, x: Float[Tensor, "b c h w"], context: AttentionContext | None) -> Float[Tensor, "b c h w"]:
         """Let every cell look at the context and at all cells."""
         height = x.shape[2]
@@ -137,6 +149,28 @@ class PictureAttention(nn.Module):
             mask = context.mask_with(cells.shape[1])
         mixed = self.attention(cells, mask=mask, context=keys)
         return x + rearrange(mixed, "b (h w) c -> b c h w", h=height)
+
+
+def make_attention(width: int, config: UNetConfig, layer: int) -> PictureAttention | PictureTransformer:
+    """Build what looks at picture and context.
+
+    Args:
+        width: channels of the grid.
+        config: of the whole U-Net.
+        layer: which of the context's layers is its.
+    """
+    if config.looking == "joint":
+        return PictureAttention(width, config, layer)
+    assert config.context_width is not None, "checked when the config was made"
+    return PictureTransformer(
+        width,
+        width // config.head_width,
+        config.context_width,
+        layer,
+        norm=config.norm,
+        norm_groups=config.norm_groups,
+        norm_eps=config.norm_eps,
+    )
 
 
 class UNetBlock(nn.Module):
@@ -165,7 +199,7 @@ class UNetBlock(nn.Module):
             norm_eps=config.norm_eps,
             dropout=config.dropout,
         )
-        self.attention = None if layer is None else PictureAttention(width, config, layer)
+        self.attention = None if layer is None else make_attention(width, config, layer)
         self.takes_handed = resample != "up"  # on the way up: whether a grid of the way down is concatenated first
 
     def forward(
@@ -238,8 +272,8 @@ class UNet(nn.Module):
             states: context tokens, config.context_width wide.
             mask: True where a token is real; None: all are.
         """
-        attentions = [module for module in self.modules() if isinstance(module, PictureAttention)]
-        return AttentionContext(tuple(one.attention.project_context(states) for one in attentions), mask)
+        attentions = [one for one in self.modules() if isinstance(one, PictureAttention | PictureTransformer)]
+        return AttentionContext(tuple(one.project_context(states) for one in attentions), mask)
 
     def forward(
         self,

@@ -3,7 +3,16 @@
 from opendalle.pictures.animation import write_animation
 from opendalle.pictures.arrays import from_array, to_array
 from opendalle.pictures.fitting import AnyPicture, Box, Given, PictureOrText, fit, fit_box, resize, take, take_or_text
-from opendalle.pictures.reading import MAX_BYTES, MAX_PIXELS, Readable, Source, plain_picture, read_bytes, read_picture
+from opendalle.pictures.reading import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    Readable,
+    Source,
+    picture_size,
+    plain_picture,
+    read_bytes,
+    read_picture,
+)
 from opendalle.pictures.recipes import read_recipe
 from opendalle.pictures.sheets import composite, contact_sheet
 from opendalle.pictures.writing import (
@@ -31,6 +40,7 @@ __all__ = [
     "from_array",
     "next_number",
     "numbered_path",
+    "picture_size",
     "plain_picture",
     "read_bytes",
     "read_picture",

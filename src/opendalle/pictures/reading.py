@@ -25,6 +25,7 @@ MAX_BYTES = 64 * 2**20  # of the file; a 16-bit PNG of MAX_PIXELS that does not 
 MAX_PIXELS = 4096 * 4096
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_LYING = (5, 6, 7, 8)  # its values where width and height change places
 _upright_from_orientation = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -81,6 +82,26 @@ def read_picture(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
             return plain_picture(picture)
         except _DAMAGE:
             raise BadPicture(f"{name} is damaged or cut short", "a whole picture file") from None
+
+
+def picture_size(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return width and height of a picture as `read_picture` gives it, without decoding it.
+
+    Args:
+        source: a path, the bytes of a file, or an open binary file.
+        max_pixels: the largest width times height that is taken.
+
+    Raises:
+        BadPicture: when the file is missing, too large, of another format, or its header is damaged.
+    """
+    with warnings.catch_warnings(action="ignore"):
+        picture = _open(read_bytes(source), name_of(source), max_pixels)
+        try:
+            orientation = picture.getexif().get(_ORIENTATION, 1)
+        except _DAMAGE:
+            orientation = 1
+    width, height = picture.size
+    return (height, width) if orientation in _LYING else (width, height)
 
 
 def plain_picture(picture: Image.Image) -> Image.Image:

@@ -18,7 +18,7 @@ from opendalle.checkpoint.configs import from_plain
 from opendalle.checkpoint.folder import ModelFolder, StoredPart, read_model
 from opendalle.checkpoint.places import find_model, is_plain
 from opendalle.clip.model import CLIP, CLIPConfig
-from opendalle.codec.consistency import ConsistencyDecoder, ConsistencyDecoderConfig
+from opendalle.codec.consistency import ConsistencyCodec, ConsistencyDecoder, ConsistencyDecoderConfig
 from opendalle.codec.dvae import DiscreteVAE, DiscreteVAEConfig
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
@@ -39,10 +39,14 @@ from opendalle.dalle2.priors.protocol import Prior
 from opendalle.dalle2.priors.untrained import ShiftedText, ShiftedTextConfig
 from opendalle.dalle3.caption_network import CaptionNetwork, CaptionNetworkConfig
 from opendalle.dalle3.captioner import Captioner, CaptionerConfig
+from opendalle.dalle3.denoiser import Denoiser, DenoiserConfig
+from opendalle.dalle3.reading import SpellsCaptions
+from opendalle.dalle3.rewriter import OwnRewriter, OwnRewriterConfig
+from opendalle.dalle3.text_decoder import TextDecoder, TextDecoderConfig, TextToText
 from opendalle.dalle3.text_encoder import TextEncoder, TextEncoderConfig
 from opendalle.evaluation.judge import Judge, JudgeConfig
 from opendalle.nn.unfilled import Unfilled
-from opendalle.tokenizers.bpe import BytePairTokenizer
+from opendalle.tokenizers import BytePairTokenizer, ByteTokenizer, UnigramTokenizer
 from opendalle.upsampling.network import Upsampler, UpsamplerConfig
 
 Network = tuple[type[Any], type[nn.Module]]  # config dataclass, class
@@ -66,7 +70,9 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "dalle2-sketch": (SketchConfig, Sketch),
         "dalle2-decoder": (DecoderConfig, Decoder),
         "dalle3-captions": (CaptionNetworkConfig, CaptionNetwork),
-        "dalle3-text": (TextEncoderConfig, TextEncoder),
+        "dalle3-denoiser": (DenoiserConfig, Denoiser),
+        "text-encoder": (TextEncoderConfig, TextEncoder),
+        "text-decoder": (TextDecoderConfig, TextDecoder),
         "upsampler": (UpsamplerConfig, Upsampler),
         "judge": (JudgeConfig, Judge),
     }
@@ -75,14 +81,17 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
 ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # role of a sibling -> kinds that can play it
     {
         "clip": ("clip",),
-        "codec": ("codec-identity", "codec-kl", "codec-latent"),
+        "codec": ("codec-identity", "codec-kl", "codec-latent", "consistency-decoder"),
+        "encoder": ("codec-identity", "codec-kl", "codec-latent"),
         "words": ("codec-dvae", "codec-vqgan"),
         "upsampler": ("upsampler",),
         "upscaler": ("upsampler",),
         "priors": ("dalle2-priors",),
+        "text": ("text-encoder",),
     }
 )
 HEAD = "pipeline"  # the part that holds a model's settings and siblings
+CODEC_HEAD = "codec"  # the part of a consistency decoder that names the codec whose grids it draws, if it does
 PRIORS_HEAD = "priors"  # the part of a folder of priors that names their CLIP; every other part is a prior
 
 TOKENIZER = "tokenizer.json"  # beside a CLIP's weights
@@ -96,8 +105,8 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> Any:
         device: where its networks go.
 
     Returns:
-        A pipeline for a generation, priors by name for a folder of priors, a captioner with its CLIP, a network in
-        evaluation mode for all else.
+        A pipeline for a generation, priors by name for a folder of priors, a captioner with its CLIP, a rewriter with
+        its text encoder, a codec for a consistency decoder that names one, a network in evaluation mode for all else.
 
     Raises:
         BadModel: when it is missing, damaged, or of an unknown kind.
@@ -362,10 +371,45 @@ def _load_captioner(model: ModelFolder, device: torch.device) -> Captioner:
         raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
 
 
-# With siblings, as generations, but drawing nothing.
-ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType({"captioner": _load_captioner})
+def load_spelling(model: ModelFolder) -> SpellsCaptions:
+    """Return the tokenizer that lies beside a text encoder's weights: bytes, or likeliest pieces."""
+    plain = _only_part(model).extra(TOKENIZER)  # noqa: S610 - no database here
+    return UnigramTokenizer.from_json(plain) if "model" in plain else ByteTokenizer.from_json(plain)
+
+
+def _load_rewriter(model: ModelFolder, device: torch.device) -> OwnRewriter:
+    settings, siblings = _head(model)
+    config, text = from_plain(OwnRewriterConfig, settings), sibling(model, siblings, "text")
+    spelling = load_spelling(text)
+    if not isinstance(spelling, ByteTokenizer):
+        raise BadModel(f"{text.path}, which reads pieces of words", "a text encoder that reads bytes")
+    decoder = load_network("text-decoder", model.part("rewriter"), device=device)
+    try:
+        network = TextToText(load_folder(text, device=device), decoder).eval()
+        return OwnRewriter(network, spelling, config, name=model.path.name)
+    except BadConfig as error:
+        raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
+
+
+ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
+    {"captioner": _load_captioner, "rewriter": _load_rewriter}
+)
+
+
+def _load_consistency(model: ModelFolder, device: torch.device) -> ConsistencyCodec | ConsistencyDecoder:
+    """Load a consistency decoder: with the codec that it names a codec, which draws by it; else the network alone."""
+    if CODEC_HEAD not in model.parts:
+        return load_network("consistency-decoder", _only_part(model), device=device)
+    decoder = load_network("consistency-decoder", model.part("decoder"), device=device)
+    encoder = sibling(model, model.part(CODEC_HEAD).config.get("siblings"), "encoder")
+    try:
+        return ConsistencyCodec(load_folder(encoder, device=device), decoder)
+    except BadConfig as error:
+        raise BadModel(f"{model.path} with {error.came}", error.wanted) from None
+
+
 COLLECTIONS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
-    {"dalle2-priors": _load_priors}
+    {"dalle2-priors": _load_priors, "consistency-decoder": _load_consistency}
 )
 PIPELINES: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
     {"dalle2": _load_dalle2, "dalle1": _load_dalle1}

@@ -23,6 +23,7 @@ from opendalle.recipes.stage import Stage, Work
 from opendalle.recipes.words import taught_sentences
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.training.config import AdamWConfig, TrainConfig
+from opendalle.training.moments import InputMoments
 
 NUM_SENTENCES = 128  # that only the teacher explains, in every batch
 TEXT_AFTER = 6_000  # pictures before the text tower moves, where the teacher has placed its words
@@ -78,9 +79,11 @@ def clip(
         objective = ContrastiveObjective(network, ContrastiveConfig(text_after=rest), distillation)
         loading = LoadingConfig(batch_size=batch_size, seed=seed, channels=config.channels)
 
+        moments = InputMoments()
+
         def finish() -> ModelFolder:
             extra = {"tokenizer.json": tokenizer.to_json()}
-            part = Part(to_plain(config), network.state_dict(), storage="int8-row", extra=extra)
+            part = Part(to_plain(config), network.state_dict(), "even-step", extra, moments.of("clip"))
             card = card_of("clip", data, pictures=pictures, seed=seed)
             return write_model(out, kind="clip", parts={"clip": part}, card=card)
 
@@ -97,6 +100,7 @@ def clip(
                 ema_halflife=20_000,
             ),
             finish=finish,
+            moments=moments,
             begin=begin,
         )
 

@@ -17,6 +17,7 @@ from opendalle.recipes.command import main
 from opendalle.recipes.data import open_set, pictures_of, stamps_of
 from opendalle.recipes.stage import Stage, Work
 from opendalle.training.config import AdamWConfig, TrainConfig
+from opendalle.training.moments import InputMoments
 
 SHOWN = 8  # pictures on a sheet of samples, each above its reconstruction
 MEASURED = 512  # pictures whose grids give the mean and spread that travel with the weights
@@ -57,13 +58,15 @@ def codec(
         batches = PictureBatches(source, loading)
         objective = CodecObjective(network, CodecLossConfig(kl=0.0 if decoder_only else CodecLossConfig().kl))
 
+        moments = InputMoments()
+
         def finish() -> ModelFolder:
             if not decoder_only:
                 rng = np.random.default_rng(seed)
                 first = int(rng.integers(1_000_000))
                 some = [batches.batch(first + k).pictures for k in range(-(-MEASURED // batch_size))]
                 network.measure_grid(torch.cat(some))
-            part = Part(to_plain(network.config), network.state_dict(), storage="int8-row")
+            part = Part(to_plain(network.config), network.state_dict(), "even-step", moments=moments.of("codec"))
             card = card_of("codec", data, pictures=pictures, seed=seed)
             return write_model(out, kind="codec-kl", parts={"codec": part}, card=card)
 
@@ -86,6 +89,7 @@ def codec(
                 ema_halflife=20_000,
             ),
             finish=finish,
+            moments=moments,
         )
 
     stamps = partial(stamps_of, data, decoder_only=decoder_only)

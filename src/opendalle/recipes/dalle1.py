@@ -33,9 +33,10 @@ from opendalle.recipes.upsampler import upsampler as upsampler_recipe
 from opendalle.recipes.vqgan import vqgan as vqgan_recipe
 from opendalle.recipes.word_pairs import WordBatches, WordEncoders, WordPairsPlan
 from opendalle.training.config import AdamWConfig, TrainConfig
+from opendalle.training.moments import InputMoments
 from opendalle.upsampling.settings import UpsamplerSettings
 
-PRESET, STORAGE = "emoji", "int8-row"
+PRESET, STORAGE = "emoji", "even-step"
 SETTINGS = Dalle1Config(guidance=2.0, upsampler=UpsamplerSettings())
 CODECS = ("dvae", "vqgan")
 SHOWN = 24  # captions of the set on a sheet of samples, seeds 0, 1, 2, ...
@@ -188,10 +189,13 @@ class Plan(WordPairsPlan):
             samples = dalle.generate_many(prompts, range(len(prompts)), width=side, height=side, batch=SHOWN)
             return [composite(sample.picture) for sample in samples]
 
+        moments = InputMoments()
+
         def finish() -> ModelFolder:
             lengths = {"pictures": self.pictures, "pairs": self.pairs, "seed": self.seed}
-            card = card_of("dalle1", self.data, **lengths) | {"scores": scores_of(network, store)}
-            return write_dalle1(self.out, network, self.places, card)
+            seen = moments.of("transformer")
+            card = card_of("dalle1", self.data, **lengths) | {"scores": scores_of(network, store, seen)}
+            return write_dalle1(self.out, network, self.places, card, seen)
 
         return Work(
             objective=Dalle1Objective(network, Dalle1LossConfig(caption_drop=self.caption_drop, counts_padding=False)),
@@ -214,6 +218,7 @@ class Plan(WordPairsPlan):
                 ema_halflife=15_000,
             ),
             finish=finish,
+            moments=moments,
         )
 
 
@@ -236,12 +241,15 @@ def fitted(config: Dalle1TransformerConfig, encoders: WordEncoders) -> Dalle1Tra
 
 
 @torch.no_grad()
-def scores_of(network: Dalle1Transformer, store: EmbeddingStore) -> dict[str, float]:
+def scores_of(
+    network: Dalle1Transformer, store: EmbeddingStore, moments: Mapping[str, torch.Tensor]
+) -> dict[str, float]:
     """Score the pairs that were held out, with the weights as they will be stored.
 
     Args:
         network: trained.
         store: pairs.
+        moments: of its layers' inputs.
 
     Returns:
         Mean nats a caption token and a word, and the word's perplexity; nothing where no pair was held out.
@@ -250,7 +258,7 @@ def scores_of(network: Dalle1Transformer, store: EmbeddingStore) -> dict[str, fl
     if not count:
         return {}
     stored = Dalle1Transformer(network.config).eval()
-    stored.load_state_dict(from_storage(to_storage(network.state_dict(), STORAGE)))
+    stored.load_state_dict(from_storage(to_storage(network.state_dict(), STORAGE, moments)))
     ids, length, tokens = (torch.from_numpy(store.array(name))[-count:].long() for name in ("ids", "length", "tokens"))
     text = padded_text(ids, length, network.config.text_vocabulary)
     said, drawn = list[torch.Tensor](), list[torch.Tensor]()
@@ -267,7 +275,11 @@ def scores_of(network: Dalle1Transformer, store: EmbeddingStore) -> dict[str, fl
 
 
 def write_dalle1(
-    out: Path, network: Dalle1Transformer, places: Mapping[str, Path], card: Mapping[str, Any]
+    out: Path,
+    network: Dalle1Transformer,
+    places: Mapping[str, Path],
+    card: Mapping[str, Any],
+    moments: Mapping[str, torch.Tensor],
 ) -> ModelFolder:
     """Put a trained transformer into a model folder that names its siblings.
 
@@ -276,6 +288,7 @@ def write_dalle1(
         network: the transformer.
         places: role -> sibling's folder: clip, codec, and upsampler and upscaler if there are any.
         card: where all comes from.
+        moments: of its layers' inputs.
     """
     siblings = {
         "words" if role == "codec" else role: read_model(find_model(place)).reference for role, place in places.items()
@@ -286,7 +299,7 @@ def write_dalle1(
         upscaler=UPSCALER if "upscaler" in places else None,
     )
     parts = {
-        "transformer": Part(to_plain(network.config), network.state_dict(), storage=STORAGE),
+        "transformer": Part(to_plain(network.config), network.state_dict(), STORAGE, moments=moments),
         PIPELINE: Part({"settings": to_plain(settings), "siblings": siblings}),
     }
     return write_model(out, kind="dalle1", parts=parts, card=card)

@@ -12,16 +12,9 @@ from opendalle.base.errors import require
 from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
 from opendalle.dalle2.decoder import DECODER_PRESETS, Decoder
+from opendalle.dalle2.decoder_objective import DecoderLossConfig, DecoderObjective
 from opendalle.dalle2.means import GUESS_PRESETS, SKETCH_PRESETS, Guess, Sketch
-from opendalle.dalle2.objectives import (
-    DecoderLossConfig,
-    DecoderObjective,
-    GuessObjective,
-    PairBatch,
-    PriorLossConfig,
-    PriorObjective,
-    SketchObjective,
-)
+from opendalle.dalle2.objectives import GuessObjective, PairBatch, PriorLossConfig, PriorObjective, SketchObjective
 from opendalle.dalle2.parts import Dalle2Parts
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.dalle2.priors.diffusion import PRIOR_PRESETS, DiffusionPrior
@@ -46,6 +39,7 @@ from opendalle.recipes.pairs import PairsPlan
 from opendalle.recipes.stage import Stage, Work
 from opendalle.recipes.upsampler import upsampler as upsampler_recipe
 from opendalle.training.config import AdamWConfig, TrainConfig
+from opendalle.training.moments import InputMoments
 
 MEASURED_CAPTIONS = 4_096  # pairs on which the captions' spread is measured
 SHOWN = 24  # captions of the set on a sheet of samples, seeds 0, 1, 2, ...
@@ -171,14 +165,17 @@ class Plan(PairsPlan):
         batch = self._some_pairs(store)
         network.measure(shared.read(batch.ids, batch.mask)[0], torch.from_numpy(store.array("z")).float())
 
+        moments = InputMoments()
+
         def finish() -> ModelFolder:
-            return self._write("guess", network, self.guess_pictures)
+            return self._write("guess", network, self.guess_pictures, moments)
 
         return Work(
             objective=GuessObjective(network, shared.read, shared.empty, PriorLossConfig(), GUESS_NOISE),
             batches=PairBatches(store, MEAN_BATCH, self.seed + 3, with_grid=False),
             config=self._mean_config(self.guess_pictures),
             finish=finish,
+            moments=moments,
         )
 
     def prior(self) -> Work:
@@ -190,18 +187,21 @@ class Plan(PairsPlan):
         schedule = SETTINGS.prior.make_schedule()
         guess: Guess = self._read("guess")
 
+        moments = InputMoments()
+
         def finish() -> ModelFolder:
             power = noise_power(
                 network, guess, schedule, shared, PairBatches(store, MEASURED, self.seed, with_grid=False)
             )
             extra = {NOISE_POWER: {"noise_power": [round(one, 6) for one in power]}}
-            return self._write("prior", network, self.prior_pictures, extra)
+            return self._write("prior", network, self.prior_pictures, moments, extra)
 
         return Work(
             objective=PriorObjective(network, schedule, shared.read, shared.empty, PriorLossConfig(), guess),
             batches=PairBatches(store, self.batch_size, self.seed, with_grid=False),
             config=self._train_config(self.prior_pictures, weight_decay=0.06),
             finish=finish,
+            moments=moments,
         )
 
     def sketch(self) -> Work:
@@ -215,14 +215,17 @@ class Plan(PairsPlan):
         with torch.no_grad():
             network.measure_error(batch.z, guess(shared.read(batch.ids, batch.mask)[0]))
 
+        moments = InputMoments()
+
         def finish() -> ModelFolder:
-            return self._write("sketch", network, self.sketch_pictures)
+            return self._write("sketch", network, self.sketch_pictures, moments)
 
         return Work(
             objective=SketchObjective(network, shared.words, shared.empty, EMBEDDING_NOISE, doubt_share=DOUBT_SHARE),
             batches=PairBatches(store, MEAN_BATCH, self.seed + 2, with_grid=True),
             config=self._mean_config(self.sketch_pictures),
             finish=finish,
+            moments=moments,
         )
 
     def decoder(self) -> Work:
@@ -241,10 +244,13 @@ class Plan(PairsPlan):
         guess: Guess = self._read("guess")
         sketch: Sketch = self._read("sketch")
 
+        moments = InputMoments()
+
         def finish() -> ModelFolder:
             card = card_of("dalle2", self.data, pictures=self.decoder_pictures, seed=self.seed)
-            prior = read_model(self.place_of("prior"))
-            return write_dalle2(self.out, guess, prior, sketch, network, self.places, card)
+            earlier = {name: read_model(self.place_of(name)).part(name) for name in ("guess", "prior", "sketch")}
+            part = Part(to_plain(network.config), network.state_dict(), "even-step", moments=moments.of("decoder"))
+            return write_dalle2(self.out, earlier, part, self.places, card)
 
         prompts = some_captions(open_set(self.data, shared.codec.picture_size, 0.0, self.styles), SHOWN, self.seed)
 
@@ -269,6 +275,7 @@ class Plan(PairsPlan):
             batches=PairBatches(store, self.batch_size, self.seed + 1, with_grid=True),
             config=self._train_config(self.decoder_pictures, weight_decay=0.01),
             finish=finish,
+            moments=moments,
         )
 
     def _some_pairs(self, store: EmbeddingStore) -> PairBatch:
@@ -276,10 +283,15 @@ class Plan(PairsPlan):
         return next(PairBatches(store, min(MEASURED_CAPTIONS, self.pairs), self.seed, with_grid=False)(0))
 
     def _write(
-        self, name: str, network: Guess | DiffusionPrior | Sketch, pictures: int, extra: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        network: Guess | DiffusionPrior | Sketch,
+        pictures: int,
+        moments: InputMoments,
+        extra: Mapping[str, Any] | None = None,
     ) -> ModelFolder:
         """Write a network that has been trained into a folder of its own."""
-        part = Part(to_plain(network.config), network.state_dict(), storage="int8-row", extra=extra or {})
+        part = Part(to_plain(network.config), network.state_dict(), "even-step", extra or {}, moments.of(name))
         card = card_of("dalle2", self.data, pictures=pictures, seed=self.seed)
         return write_model(self.place_of(name), kind=f"dalle2-{name}", parts={name: part}, card=card)
 

@@ -13,17 +13,16 @@ from opendalle.base.axes import Embeddings, Mask, States, Tokens
 from opendalle.base.errors import BadModel
 from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.files import new_folder, read_json, replace_file, to_json, write_file
-from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
+from opendalle.checkpoint.folder import ModelFolder, Part, StoredPart, read_model, write_model
 from opendalle.clip.model import CLIP
 from opendalle.codec.protocol import Codec
-from opendalle.dalle2.decoder import Decoder
-from opendalle.dalle2.means import Guess, Sketch
+from opendalle.dalle2.means import Guess
 from opendalle.dalle2.objectives import without_common_padding
 from opendalle.dalle2.parts import Dalle2Config
 from opendalle.dalle2.priors.diffusion import DiffusionPrior
 from opendalle.diffusion.grids import strided
 from opendalle.diffusion.schedules import Schedule
-from opendalle.pretrained.kinds import ROLES, find_model, load_folder, load_network, load_tokenizer
+from opendalle.pretrained.kinds import ROLES, find_model, load_folder, load_tokenizer
 from opendalle.recipes.data import PairBatches
 from opendalle.samplers.analytic import measure_noise_power
 from opendalle.samplers.guided import GuidedDenoise
@@ -131,10 +130,8 @@ def noise_power(
 
 def write_dalle2(
     out: Path,
-    guess: Guess,
-    prior: ModelFolder,
-    sketch: Sketch,
-    decoder: Decoder,
+    earlier: Mapping[str, StoredPart],
+    decoder: Part,
     places: Mapping[str, Path],
     card: Mapping[str, Any],
 ) -> ModelFolder:
@@ -142,24 +139,19 @@ def write_dalle2(
 
     Args:
         out: the model folder to write.
-        guess: the one that the prior was trained with.
-        prior: the prior's own folder.
-        sketch: the one that the decoder was trained with.
+        earlier: guess, prior and sketch as they lie in folders of their own, from which they are copied to the bit.
         decoder: the trained network.
         places: role -> sibling's folder.
         card: where all comes from.
     """
-    network = load_network("dalle2-prior", prior.part("prior"))
     named = {role: read_model(find_model(place)) for role, place in places.items()}
-    measured = prior.part("prior").extra(NOISE_POWER)  # noqa: S610 - no database here
+    measured = earlier["prior"].extra(NOISE_POWER)  # noqa: S610 - no database here
     upscaler = UPSCALER if "upscaler" in places else None
     settings = replace(SETTINGS, prior=replace(SETTINGS.prior, **measured), upscaler=upscaler)
     siblings = {role: model.reference for role, model in named.items()}
     parts = {
-        "guess": Part(to_plain(guess.config), guess.state_dict(), storage="int6-row"),
-        "prior": Part(to_plain(network.config), network.state_dict(), storage="int6-row"),
-        "sketch": Part(to_plain(sketch.config), sketch.state_dict(), storage="int6-row"),
-        "decoder": Part(to_plain(decoder.config), decoder.state_dict(), storage="int8-row"),
+        **{name: part.copied() for name, part in earlier.items()},
+        "decoder": decoder,
         PIPELINE: Part({"settings": to_plain(settings), "siblings": siblings}),
     }
     return write_model(out, kind="dalle2", parts=parts, card=card)

@@ -13,6 +13,7 @@ from opendalle.recipes.places import say
 from opendalle.recipes.stage import Stage, Work
 from opendalle.recipes.token_codecs import batches_for, course_of, sheet_of, write_codec
 from opendalle.training.config import AdamWConfig
+from opendalle.training.moments import InputMoments
 
 SHORT_RUN = DiscreteVAELossConfig(kl=2.0, kl_share=0.1, temperature_share=0.6)  # schedules of a run of hours, not weeks
 
@@ -49,12 +50,14 @@ def dvae(
         network = DiscreteVAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         batches = batches_for(network, data, scenes, batch_size, seed)
         optimiser = AdamWConfig(learning_rate=learning_rate, weight_decay=1e-4)
+        moments = InputMoments()
         return Work(
             objective=DiscreteVAEObjective(network, SHORT_RUN, say),
             batches=batches,
             draw=lambda: sheet_of(network, batches),
             config=course_of(pictures, batch_size, seed, optimiser),
-            finish=lambda: write_codec(out, "dvae", config, network, data, pictures=pictures, seed=seed),
+            finish=lambda: write_codec(out, "dvae", config, network, data, moments, pictures=pictures, seed=seed),
+            moments=moments,
         )
 
     stamps = partial(stamps_of, data, scenes=scenes)

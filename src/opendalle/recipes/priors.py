@@ -218,7 +218,7 @@ class PriorsPlan(PairsPlan):
         clip = read_model(find_model(self.places["clip"]))
         parts = {PRIORS_HEAD: Part({"siblings": {"clip": clip.reference}})}
         for name, part in (stored or {}).items():
-            parts[name] = Part(part.config, part.state(), storage=part.storage)
+            parts[name] = part.copied()
         for name, network in networks.items():
             parts[name] = _as_part(network)
         lengths = {"projection_pictures": self.projection_pictures, "ar_pictures": self.ar_pictures}

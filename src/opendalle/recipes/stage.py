@@ -27,10 +27,12 @@ from opendalle.training.batches import Batches
 from opendalle.training.config import TrainConfig, Upkeep
 from opendalle.training.ema import EMA
 from opendalle.training.loop import Show, train
+from opendalle.training.moments import InputMoments
 from opendalle.training.start import open_run, warm_start
 from opendalle.training.stop import Stop
 
 BROUGHT = ("like", "tokenizer_of")  # parameters of recipes that a warm start stands in for
+WATCHED = 48  # batches that a trained network is watched at work on, before its weights are rounded
 Recipe = Callable[..., tuple["Stage", ...]]
 
 
@@ -44,6 +46,7 @@ class Work:
     finish: Callable[[], ModelFolder]  # called while the modules hold their averages; writes the model folder
     begin: Callable[[], None] | None = None  # fills the fresh network; a save or a warm start would overwrite it
     draw: Callable[[], Sequence[Image.Image]] | None = None  # the same pictures each time, to see how far it has come
+    moments: InputMoments | None = None  # filled before `finish`, which stores weights by it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +184,10 @@ def _run(stage: Stage, passage: Passage, deadline: float) -> Iterator[TrainStep]
         work.finish()
         return
     warm = read_model(find_model(passage.warm)) if passage.warm is not None and not resume else None
-    if work.begin is not None and not resume and (warm is None or stage.part not in warm.parts):
+    is_begun_warm = warm is not None and stage.part in warm.parts
+    if work.config.pictures == 0 and not is_begun_warm:
+        raise BadRequest(f"{stage.name} with 0 pictures", "at least 1", "Or name the model whose weights stay: --from.")
+    if work.begin is not None and not resume and not is_begun_warm:
         work.begin()
     if warm is not None:
         begun_from = _name(warm.path)
@@ -207,6 +213,8 @@ def _run(stage: Stage, passage: Passage, deadline: float) -> Iterator[TrainStep]
             for module in work.objective.groups.values():
                 module.eval()
             with averages.applied():
+                if work.moments is not None:
+                    work.moments.gather(work.objective, work.batches, WATCHED, work.config.seed)
                 work.finish()
     finally:
         run.close()

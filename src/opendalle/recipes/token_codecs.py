@@ -14,6 +14,7 @@ from opendalle.data.loading import LoadingConfig, PictureBatches
 from opendalle.recipes.card import card_of
 from opendalle.recipes.data import open_set, pictures_of
 from opendalle.training.config import AdamWConfig, TrainConfig
+from opendalle.training.moments import InputMoments
 
 SHOWN = 8  # pictures on a sheet of samples, each above its reconstruction
 
@@ -61,7 +62,7 @@ def course_of(
 
 
 def write_codec(
-    out: Path, name: str, config: Any, network: nn.Module, data: Path, *, pictures: int, seed: int
+    out: Path, name: str, config: Any, network: nn.Module, data: Path, moments: InputMoments, **settings: Any
 ) -> ModelFolder:
     """Write a trained codec into a model folder.
 
@@ -71,11 +72,11 @@ def write_codec(
         config: of the network.
         network: trained.
         data: the picture set.
-        pictures: length of the run.
-        seed: of the run.
+        moments: of its layers' inputs.
+        **settings: of the recipe, for the card.
     """
-    part = Part(to_plain(config), network.state_dict(), storage="int8-row")
-    card = card_of(name, data, pictures=pictures, seed=seed)
+    part = Part(to_plain(config), network.state_dict(), "even-step", moments=moments.of("codec"))
+    card = card_of(name, data, **settings)
     return write_model(out, kind=f"codec-{name}", parts={"codec": part}, card=card)
 
 

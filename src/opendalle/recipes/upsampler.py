@@ -26,6 +26,7 @@ from opendalle.recipes.stage import Stage, Work
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.sample import last_state, sample
 from opendalle.training.config import AdamWConfig, TrainConfig
+from opendalle.training.moments import InputMoments
 from opendalle.upsampling.degradation import DegradationConfig, light
 from opendalle.upsampling.network import UPSAMPLER_PRESETS, Upsampler
 from opendalle.upsampling.objective import UpsamplerLossConfig, UpsamplerObjective
@@ -109,8 +110,10 @@ def upsampler(
         schedule = schedule_from_name("cosine")
         objective = UpsamplerObjective(network, schedule, loss)
 
+        moments = InputMoments()
+
         def finish() -> ModelFolder:
-            part = Part(to_plain(config), network.state_dict(), storage="int8-row")
+            part = Part(to_plain(config), network.state_dict(), "even-step", moments=moments.of("upsampler"))
             card = card_of("upsampler", data, size=size, pictures=pictures, seed=seed)
             return write_model(out, kind="upsampler", parts={"upsampler": part}, card=card)
 
@@ -130,6 +133,7 @@ def upsampler(
                 ema_halflife=5_000,
             ),
             finish=finish,
+            moments=moments,
         )
 
     stamps = partial(stamps_of, data, size=size, codec=codec, codec_share=codec_share, crops=crops)

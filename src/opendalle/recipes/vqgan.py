@@ -20,6 +20,7 @@ from opendalle.recipes.places import say
 from opendalle.recipes.stage import Stage, Work
 from opendalle.recipes.token_codecs import batches_for, course_of, sheet_of, write_codec
 from opendalle.training.config import AdamWConfig
+from opendalle.training.moments import InputMoments
 
 PERCEPTUAL, RENEW = 0.5, 0.1  # weight of a CLIP's features; below this share of an even use words begin anew
 CELLS_A_WORD = 32  # looked at when words are spread over the cells of a trained autoencoder
@@ -89,12 +90,14 @@ def vqgan(
             some = [batches.batch(k).pictures for k in range(-(-looked_at // batch_size))]
             network.begin_with(own, torch.cat(some), torch.Generator().manual_seed(seed))
 
+        moments = InputMoments()
         return Work(
             objective=VQGANObjective(network, loss, features=features, critic=critic, warn=say),
             batches=batches,
             draw=lambda: sheet_of(network, batches),
             config=course_of(pictures, batch_size, seed, optimiser, slower),
-            finish=lambda: write_codec(out, "vqgan", config, network, data, pictures=pictures, seed=seed),
+            finish=lambda: write_codec(out, "vqgan", config, network, data, moments, pictures=pictures, seed=seed),
+            moments=moments,
             begin=begin,
         )
 

@@ -1,8 +1,9 @@
-"""Samplers that walk back one posterior at a time: ancestral DDPM and DDIM.
+"""Samplers that walk back one posterior at a time: ancestral DDPM, DDIM, and consistency models' forgetful walk.
 
-Both take the network's belief x0 for the truth and draw from a posterior q(x_s | x_t, x0).  DDPM's posterior is that
+All take the network's belief x0 for the truth.  The first two draw from a posterior q(x_s | x_t, x0).  DDPM's is that
 of a Markov chain; DDIM's is one of a family with the same marginals, indexed by eta: eta 1 is DDPM's, eta 0 needs no
-noise at all, so that x_T alone decides the picture and can be found back from it (`invert`).
+noise at all, so that x_T alone decides the picture and can be found back from it (`invert`).  The third one
+forgets x_t.
 """
 
 import math
@@ -45,6 +46,34 @@ def ddim(
         if spread[i] > 0:
             x_t = x_t + spread[i] * noise.draw()
         yield course.state(i, x_t, denoised.x0)
+
+
+@torch.no_grad()
+def consistency(
+    denoise: Denoise, x_t: Float[Tensor, "b *d"], course: Course, options: SamplerOptions, noise: Noise
+) -> Iterator[SamplerState]:
+    """Multistep consistency sampling: say what the clean data are, noise them anew, look again.
+
+    For a network that was distilled to answer at once.  Nothing of x_t but the answer is carried on, so errors of a
+    step do not add up, and the noise that it began with decides the picture only where there is a single step.
+
+    Args:
+        denoise: the network.
+        x_t: unit Gaussian noise, or data noised up to the course's first step.
+        course: grid and coefficients.
+        options: none is read.
+        noise: drawn from at every step but the last.
+
+    Yields:
+        The state after each step.
+
+    Source: Consistency Models, arXiv:2303.01469, algorithm 1.
+    """
+    last = len(course) - 1
+    for i, t in enumerate(course.times):
+        x0 = denoise(x_t, t).x0
+        x_t = x0 if i == last else course.alpha[i + 1] * x0 + course.sigma[i + 1] * noise.draw()
+        yield course.state(i, x_t, x0)
 
 
 @torch.no_grad()

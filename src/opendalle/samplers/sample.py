@@ -10,7 +10,7 @@ from opendalle.base.errors import BadRequest
 from opendalle.base.protocols import Denoise
 from opendalle.diffusion.schedules import Schedule
 from opendalle.samplers.course import Course, Noise, SamplerOptions, SamplerState
-from opendalle.samplers.markov import ddim, ddpm
+from opendalle.samplers.markov import consistency, ddim, ddpm
 from opendalle.samplers.ode import dpm_plus_plus_2m, euler, heun, unipc
 
 Sampler = Callable[[Denoise, Tensor, Course, SamplerOptions, Noise], Iterator[SamplerState]]
@@ -22,7 +22,9 @@ SAMPLERS: Mapping[str, Sampler] = {
     "unipc": unipc,
     "euler": euler,
     "heun": heun,
+    "consistency": consistency,
 }
+NOISY = ("ddpm", "consistency")  # draw noise whatever eta is
 
 
 def sample(
@@ -44,7 +46,7 @@ def sample(
         schedule: the schedule that the network was trained with.
         sampler: a key of SAMPLERS.
         options: the sampler's knobs; None: their defaults.
-        generators: one a sample, for the samplers that draw noise (`ddpm`, `ddim` with eta above 0).
+        generators: one a sample, for the samplers that draw noise (`ddpm`, `consistency`, `ddim` with eta above 0).
 
     Raises:
         BadRequest: at once, when the sampler is unknown, the grid leaves the schedule, or generators are missing.
@@ -53,7 +55,7 @@ def sample(
         raise BadRequest(f"sampler {sampler!r}", "one of " + ", ".join(SAMPLERS))
     options = options or SamplerOptions()
     noise = Noise(generators, x_t)
-    if sampler == "ddpm" or (sampler == "ddim" and options.eta > 0):
+    if sampler in NOISY or (sampler == "ddim" and options.eta > 0):
         noise.require()
     return SAMPLERS[sampler](denoise, x_t, Course(schedule, grid, x_t), options, noise)
 

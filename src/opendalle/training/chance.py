@@ -13,10 +13,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor
 
+from opendalle.base.axes import Steps
 from opendalle.base.rng import picture_generator
+from opendalle.diffusion.schedules import Schedule
 
 
 def batch_generator(seed: int, position: int, rank: int = 0) -> Generator:
@@ -40,6 +42,26 @@ def draw_share(share: float, count: int, rng: Generator) -> Bool[Tensor, " b"]:
         rng: all chance.
     """
     return torch.rand(count, generator=rng) < share
+
+
+def draw_steps(
+    schedule: Schedule, x0: Float[Tensor, "b *d"], rng: Generator, *, apart: int = 1
+) -> tuple[Steps, Float[Tensor, "b *d"]]:
+    """Draw a step for each sample, evenly, and its noise.
+
+    Args:
+        schedule: gives the number of steps.
+        x0: clean data, for shape and device.
+        rng: all chance, on the CPU.
+        apart: so many neighbours, of one picture, are drawn from as many equal parts of the schedule, one from each.
+    """
+    if apart == 1:
+        t = torch.randint(schedule.num_steps, (len(x0),), generator=rng)
+    else:
+        turned = torch.rand(len(x0) // apart, 1, generator=rng, dtype=torch.float64) + torch.arange(apart) / apart
+        t = (turned.remainder(1.0) * schedule.num_steps).long().flatten()
+    eps = torch.randn(x0.shape, generator=rng)
+    return t.to(x0.device), eps.to(x0)
 
 
 def chance_tensors() -> dict[str, UInt8[Tensor, " bytes"]]:

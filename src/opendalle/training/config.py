@@ -36,7 +36,7 @@ class AdamWConfig:
 class TrainConfig:
     """What a run computes; a resumed run must have the same one, so that it goes on bit for bit."""
 
-    pictures: int  # length of the run
+    pictures: int  # length of the run; 0: the weights stay as a warm start brought them
     batch_size: int = 64  # pictures a micro-batch, over all processes together
     accumulate: int = 1  # micro-batches an optimiser step
     seed: int = 0  # of everything the objectives draw
@@ -52,7 +52,7 @@ class TrainConfig:
     precision: str = "auto"  # of the forward pass; auto: bfloat16 where the device is fast at it
 
     def __post_init__(self) -> None:
-        require(self.pictures >= 1, f"pictures {self.pictures}", "at least 1")
+        require(self.pictures >= 0, f"pictures {self.pictures}", "at least 0")
         require(self.batch_size >= 1, f"batch_size {self.batch_size}", "at least 1")
         require(self.accumulate >= 1, f"accumulate {self.accumulate}", "at least 1")
         require(0 <= self.seed < 2**63, f"seed {self.seed}", "0 to 2^63 - 1")

@@ -24,7 +24,7 @@ class Composer:
 
     Args:
         world: an open world folder.
-        size: side of the pictures, a multiple of 64 up to 256.
+        size: side of square pictures, the short side of others: 64, 128 or 256.
 
     Raises:
         BadConfig: when the size is none of these.
@@ -45,7 +45,8 @@ class Composer:
             truth: what to draw; its things do not overlap, or the later ones lie on top.
             tint: added to the background's red, green and blue, since no two blues are the same.
         """
-        picture = np.zeros((self.size, self.size, 4), dtype=np.uint8)
+        width, height = (side * self._scale for side in truth.canvas)
+        picture = np.zeros((height, width, 4), dtype=np.uint8)
         if truth.background is not None:
             paint = np.array(COLOUR_OF_NAME[truth.background].rgb) + np.array(tint)
             picture[..., :3] = np.clip(paint, 0, 255)

@@ -1,11 +1,13 @@
 """The emoji world as a picture set: lone drawings, drawings on plain colours, and scenes, each with a caption."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from opendalle.base.errors import BadData, require
+from opendalle.data.buckets import Canvas
 from opendalle.data.emoji.captions import CaptionConfig, write_caption
 from opendalle.data.emoji.colours import COLOUR_NAMES
 from opendalle.data.emoji.compose import Composer
@@ -14,7 +16,7 @@ from opendalle.data.emoji.holdout import SPLITS
 from opendalle.data.emoji.lexicon import Lexicon
 from opendalle.data.emoji.scenes import SceneMaker
 from opendalle.data.emoji.sources import STYLES
-from opendalle.data.emoji.truth import GRID, KINDS, SCENE_KINDS, Thing, Truth
+from opendalle.data.emoji.truth import GRID, KINDS, SCENE_KINDS, Thing, Truth, spread
 from opendalle.data.emoji.world import Concept, World
 from opendalle.data.sets import Example
 
@@ -96,6 +98,12 @@ class EmojiSet:
         """Return the number of (concept, style) cells of the split."""
         return len(self.cells)
 
+    @property
+    def stamp(self) -> str:
+        """Hash of all that its pictures can show; how large they are drawn and what is said of them does not count."""
+        shown = replace(self.config, size=64, captions=CaptionConfig())
+        return hashlib.sha256(f"{self.world.stamp} {shown}".encode()).hexdigest()
+
     def read(self, index: int, rng: np.random.Generator) -> Example:
         """Return a picture with a caption and its truth.
 
@@ -103,7 +111,33 @@ class EmojiSet:
             index: of the cell, which scenes do not look at.
             rng: all chance comes from it.
         """
-        truth = self.truth(index, rng)
+        return self._shown(self.truth(index, rng), rng)
+
+    def members(self, canvases: Sequence[Canvas]) -> Sequence[Sequence[int]]:
+        """Return for each canvas the cells that are shown in it: all, since pictures are made as they are wanted."""
+        return [range(len(self.cells)) for _ in canvases]
+
+    def read_on(self, canvas: Canvas, index: int, rng: np.random.Generator) -> Example:
+        """Return a picture in another shape, its things spread over it; else as `read`.
+
+        Args:
+            canvas: its short side is the set's size.
+            index: of the cell, which scenes do not look at.
+            rng: all chance comes from it.
+
+        Raises:
+            BadConfig: when the canvas is of another size, or its long side none that things can be spread over.
+        """
+        size = self.config.size
+        require(
+            min(canvas.width, canvas.height) == size and canvas.width * GRID % size == canvas.height * GRID % size == 0,
+            f"a canvas of {canvas.width}x{canvas.height}",
+            f"a short side of {size} pixels and a long one of whole steps",
+        )
+        shape = (canvas.width * GRID // size, canvas.height * GRID // size)
+        return self._shown(spread(self.truth(index, rng), *shape), rng)
+
+    def _shown(self, truth: Truth, rng: np.random.Generator) -> Example:
         picture = self._composer.draw(truth, _tint(truth, rng))
         caption = write_caption(truth, self.lexicon, self.config.captions, rng)
         return Example(picture=picture, caption=caption, truth=truth.record())

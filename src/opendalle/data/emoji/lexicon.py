@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 
 from opendalle.data.emoji.world import World
@@ -196,6 +196,7 @@ class Lexicon:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.keys: tuple[str, ...] = tuple(world.concept_of)  # of all concepts
         nouns = {key: noun for key, noun in everyday_nouns().items() if key in world.concept_of}
         self._nouns: dict[str, Noun] = {**nouns, **SHAPE_NOUNS}
         self.objects: tuple[str, ...] = tuple(key for key in nouns if not world.concept_of[key].held_out)
@@ -223,6 +224,26 @@ class Lexicon:
     def keywords(self, key: str, language: str) -> tuple[str, ...]:
         """Return the search words of a concept (English and Chinese have them)."""
         return self._world.concept_of[key].keywords.get(language, ())
+
+    def synonyms(self, key: str) -> tuple[str, ...]:
+        """Return the search words, English and Chinese, that mean a concept and nothing else: no other family has them.
+
+        Args:
+            key: hexcode of the concept.
+        """
+        concept = self._world.concept_of[key]
+        words = dict.fromkeys(word for language in concept.keywords for word in concept.keywords[language])
+        return tuple(word for word in words if self._families[word.casefold()] == {concept.family})
+
+    @cached_property
+    def _families(self) -> Mapping[str, set[str]]:
+        """Name or search word, lower case -> families of concepts that have it."""
+        families: dict[str, set[str]] = {}
+        for key, concept in self._world.concept_of.items():
+            named = [name for language in ("en", "zh") for name in self.names(key, language)]
+            for word in (*named, *(word for words in concept.keywords.values() for word in words)):
+                families.setdefault(word.casefold(), set()).add(concept.family)
+        return families
 
     def category(self, key: str) -> tuple[str, str] | None:
         """Return what kind of thing a concept is, in English and in Chinese."""

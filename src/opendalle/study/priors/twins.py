@@ -24,7 +24,8 @@ from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.files import read_json, replace_file, to_json
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
 from opendalle.dalle2.decoder import Decoder, DecoderConfig
-from opendalle.dalle2.objectives import CaptionReader, DecoderLossConfig, DecoderObjective
+from opendalle.dalle2.decoder_objective import DecoderLossConfig, DecoderObjective
+from opendalle.dalle2.objectives import CaptionReader
 from opendalle.dalle2.pipeline import Dalle2
 from opendalle.data.embeddings import EmbeddingStore
 from opendalle.nn.grid_transformer import GridTransformerConfig
