@@ -116,11 +116,11 @@ def test_captions_are_those_of_the_pictures_that_were_seen(world: Path, tmp_path
     batch = PictureBatches(source, LoadingConfig(batch_size=24, seed=1)).batch(0)
     with torch.no_grad():
         seen = see(eye.clip, batch.pictures, "patches")
-    np.testing.assert_allclose(store.array(SIGHT), seen.numpy(), atol=2e-3)
+    np.testing.assert_allclose(store.array(SIGHT), seen.numpy(), atol=1e-3, rtol=1e-3)
     mix = CaptionMix(kinds={"short": 0.5, "descriptive": 0.5})
     writes, manners = plan.writes(mix.kinds), set()
     for draw, truth in enumerate(batch.truths):
-        for seed in range(2):
+        for seed in (2 * draw, 2 * draw + 1):
             said = writes(draw, mix, np.random.default_rng(seed))
             assert said.truth == truth
             rows = [(kind, language) for kind in KINDS for language in LANGUAGES]

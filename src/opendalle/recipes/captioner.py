@@ -54,9 +54,10 @@ def captioner(
     size, and what both kinds know of pictures is learned once.
 
     Command: python -m opendalle.recipes.captioner --data world --out captioner-emoji --clip clip-emoji
-    Cost: COST
-    Expected: `nats_descriptive` in the log falls below 0.5, `top1` is the share of pictures that find a caption of
-        theirs among a batch's; scores on pictures that were held out are written into the card, in nats a token.
+    Cost: 80 pictures a second of pre-training and 35 of fine-tuning on one CPU core, beside seeing each draw once.
+    Expected: nats a token of each kind fall from the vocabulary's 9.4, to 5.1 of originals after 3,200 pictures; `top1`
+        is the share of pictures that find a caption of theirs among a batch's.  What held-out pictures cost is written
+        into the card.
 
     Args:
         data: an emoji world, or a folder of pictures with NAME.txt beside NAME.png, and NAME.short.txt and

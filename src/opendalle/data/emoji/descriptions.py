@@ -117,18 +117,18 @@ def _counted(thing: Thing, name: str, lexicon: Lexicon) -> str:
 def _description_english(truth: Truth, lexicon: Lexicon, rng: np.random.Generator) -> str:
     style = STYLE_WORDS[truth.style]
     kind = article(f"{pick(rng, style.adjectives)} {pick(rng, _PICTURES_EN)}")
-    things = truth.things
+    things, main = truth.things, truth.things[0]
     told: list[str] = []
     if truth.kind == "sign":
-        board = article(f"{things[0].colour} sign")
-        head = f'{board} on a brown post, with the word "{things[0].word}" written on it in capital letters'
+        board = article(f"{main.colour} sign")
+        head = f'{board} on a brown post, with the word "{main.word}" written on it in capital letters'
     elif truth.kind == "speech":
-        speaker = article(_name(things[0], lexicon, "en", rng))
+        speaker = article(_name(main, lexicon, "en", rng))
         head = f'{speaker} at the lower left with a white speech bubble at the upper right that says "{things[1].word}"'
     elif truth.kind == "count" and len(things) > 1:
-        noun = lexicon.noun(things[0].key)
+        noun = lexicon.noun(main.key)
         head = f"{NUMBERS_EN[len(things)]} {noun.plural}, {_ARRANGED_EN[len(things)]}"
-        told += _colours_english(things[0], lexicon, truth.style, "they are", rng)
+        told += _colours_english(main, lexicon, truth.style, "they are", rng)
     elif len(things) > 1:
         phrases = [_phrase_english(thing, _name(thing, lexicon, "en", rng)) for thing in things]
         first, second = (_PLACES_EN[_place(thing, things)] for thing in things)
@@ -136,11 +136,11 @@ def _description_english(truth: Truth, lexicon: Lexicon, rng: np.random.Generato
         for thing, phrase in zip(things, phrases, strict=True):
             told += _colours_english(thing, lexicon, truth.style, f"the {phrase} is", rng)
     else:
-        name = _name(things[0], lexicon, "en", rng)
-        head = f"{article(_phrase_english(things[0], name))} that fills the {'whole ' if coin(rng, 0.5) else ''}picture"
-        category = None if things[0].colour else lexicon.category(things[0].key)
+        name = _name(main, lexicon, "en", rng)
+        head = f"{article(_phrase_english(main, name))} that fills the {'whole ' if coin(rng, 0.5) else ''}picture"
+        category = None if main.colour else lexicon.category(main.key)
         told += [f"it is {category[0]}"] if category and category[0] != article(name) else []
-        told += _colours_english(things[0], lexicon, truth.style, "its main colour is", rng)
+        told += _colours_english(main, lexicon, truth.style, "its main colour is", rng)
     behind = f"the background is plain {truth.background}" if truth.background else "the background is transparent"
     return ". ".join([f"{kind} of {head}", *told, behind]).lower() + "."
 
@@ -167,19 +167,19 @@ def _joined(words: list[str]) -> str:
 def _description_chinese(truth: Truth, lexicon: Lexicon, rng: np.random.Generator) -> str:
     style = pick(rng, STYLE_WORDS[truth.style].zh)
     kind = f"一张{style}的{pick(rng, _PICTURES_ZH)}"
-    things = truth.things
+    things, main = truth.things, truth.things[0]
     told: list[str] = []
     if truth.kind == "sign":
-        colour = COLOUR_OF_NAME[things[0].colour or "white"].zh
-        head = f"一块{colour}的牌子立在棕色的柱子上，牌子上用大写字母写着“{things[0].word}”"
+        colour = COLOUR_OF_NAME[main.colour or "white"].zh
+        head = f"一块{colour}的牌子立在棕色的柱子上，牌子上用大写字母写着“{main.word}”"
     elif truth.kind == "speech":
-        speaker = _counted(things[0], _name(things[0], lexicon, "zh", rng), lexicon)
+        speaker = _counted(main, _name(main, lexicon, "zh", rng), lexicon)
         head = f"左下方是{speaker}，右上方的白色气泡里写着“{things[1].word}”"
     elif truth.kind == "count" and len(things) > 1:
-        noun = lexicon.noun(things[0].key)
+        noun = lexicon.noun(main.key)
         arranged = _ARRANGED_ZH[len(things)].format(m=noun.measure)
         head = f"{NUMBERS_ZH[len(things)]}{noun.measure}{noun.zh}，{arranged}"
-        told += _colours_chinese(things[0], lexicon, truth.style, "它们", rng)
+        told += _colours_chinese(main, lexicon, truth.style, "它们", rng)
     elif len(things) > 1:
         names = [_name(thing, lexicon, "zh", rng) for thing in things]
         phrases = [_counted(one, _phrase_chinese(one, name), lexicon) for one, name in zip(things, names, strict=True)]
@@ -188,12 +188,12 @@ def _description_chinese(truth: Truth, lexicon: Lexicon, rng: np.random.Generato
         for thing, name in zip(things, names, strict=True):
             told += _colours_chinese(thing, lexicon, truth.style, name, rng)
     else:
-        name = _name(things[0], lexicon, "zh", rng)
-        phrase = _counted(things[0], _phrase_chinese(things[0], name), lexicon)
+        name = _name(main, lexicon, "zh", rng)
+        phrase = _counted(main, _phrase_chinese(main, name), lexicon)
         head = f"{phrase}占满了{'整个' if coin(rng, 0.5) else ''}画面"
-        category = None if things[0].colour else lexicon.category(things[0].key)
+        category = None if main.colour else lexicon.category(main.key)
         told += [f"属于{category[1]}"] if category and category[1] != name else []
-        told += _colours_chinese(things[0], lexicon, truth.style, "", rng)
+        told += _colours_chinese(main, lexicon, truth.style, "", rng)
     behind = f"背景是纯{COLOUR_OF_NAME[truth.background].zh}" if truth.background else "背景是透明的"
     return f"{kind}，{head}。".lower() + "，".join([*told, behind]) + "。"
 
