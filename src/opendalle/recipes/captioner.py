@@ -16,14 +16,14 @@ from opendalle.dalle3.caption_network import CAPTIONER_PRESETS, KINDS, CaptionNe
 from opendalle.dalle3.caption_objective import CaptionLossConfig, CaptionObjective
 from opendalle.dalle3.captioner import CaptionerConfig
 from opendalle.pretrained.kinds import HEAD, find_model, load_network
-from opendalle.recipes.caption_pairs import SIGHT, CaptionBatches, CaptionMix, Eye, SightsPlan
+from opendalle.recipes.caption_pairs import PRESET, SIGHT, CaptionBatches, CaptionMix, Eye, SightsPlan
 from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
 from opendalle.recipes.pairs import num_held_out
 from opendalle.recipes.stage import Stage, Work
 from opendalle.training.config import AdamWConfig, TrainConfig
 
-PRESET, STORAGE, PART = "emoji", "int8-row", "captioner"
+STORAGE, PART = "int8-row", "captioner"
 MEASURED = 64  # held-out pictures scored at once
 # Fine-tunes: what each learns.  One network for all kinds goes on writing some originals, lest it forget how.
 ORIGINAL: Mapping[str, float] = {"original": 1.0}
@@ -54,9 +54,10 @@ def captioner(
     size, and what both kinds know of pictures is learned once.
 
     Command: python -m opendalle.recipes.captioner --data world --out captioner-emoji --clip clip-emoji
-    Cost: COST
-    Expected: `nats_descriptive` in the log falls below 0.5, `top1` is the share of pictures that find a caption of
-        theirs among a batch's; scores on pictures that were held out are written into the card, in nats a token.
+    Cost: 80 pictures a second of pre-training and 35 of fine-tuning on one CPU core, beside seeing each draw once.
+    Expected: nats a token of each kind fall from the vocabulary's 9.4, to 5.1 of originals after 3,200 pictures; `top1`
+        is the share of pictures that find a caption of theirs among a batch's.  What held-out pictures cost is written
+        into the card.
 
     Args:
         data: an emoji world, or a folder of pictures with NAME.txt beside NAME.png, and NAME.short.txt and
@@ -130,7 +131,7 @@ class Plan(SightsPlan):
             name=name,
             part=PART,
             out=out,
-            stamps=lambda: self.stamps() | self.writes(kinds).stamps(),
+            stamps=lambda: self.stamps() | self.writes(JOINT).stamps(),  # what is missing is missed before the base
             build=partial(self.work, name, out, kinds),
             prepare=self.look,
         )
@@ -165,7 +166,8 @@ class Plan(SightsPlan):
         loss = CaptionLossConfig(kinds=tuple(kinds)) if is_base else replace(WRITING, kinds=tuple(kinds))
         length = self.pictures if is_base else self.tune_pictures
         return Work(
-            objective=CaptionObjective(network, loss),
+            # A warm start goes into the base, by its part's name; fine-tunes begin with the base.
+            objective=CaptionObjective(network, loss, PART if is_base else "tuned"),
             batches=batches(self.batch_size, range(kept)),
             config=TrainConfig(
                 pictures=length,
