@@ -77,6 +77,27 @@ def test_every_field_has_words_for_its_flag() -> None:
     assert all(field.metadata["help"] for field in fields(Request))
 
 
+def test_the_revised_prompt_is_drawn_and_both_are_kept() -> None:
+    assert Request(prompt="an owl").caption == "an owl"
+    request = Request(prompt="an owl", revised_prompt="a small brown owl")
+    assert (request.prompt, request.caption) == ("an owl", "a small brown owl")
+    assert Sample(
+        picture=Image.new("RGB", (4, 4)), request=request, index=0, seed=0, step=1, num_steps=1
+    ).revised_prompt == ("a small brown owl")
+
+
+def test_what_nobody_rewrote_is_not_drawn_as_it_is() -> None:
+    for rewrite in ("own", "http", "local"):
+        with pytest.raises(BadRequest, match=f"rewrite is '{rewrite}'.*DALL·E 2 does not do it"):
+            Request(prompt="an owl", rewrite=rewrite).refuse_unwritten("DALL·E 2")
+        Request(prompt="an owl", rewrite=rewrite, revised_prompt="a brown owl").refuse_unwritten("DALL·E 2")
+        Request(prompt="", rewrite=rewrite).refuse_unwritten("DALL·E 2")
+    for rewrite in (None, "off"):
+        Request(prompt="an owl", rewrite=rewrite).refuse_unwritten("DALL·E 2")
+    with pytest.raises(BadRequest, match="'rewrite', which cannot be asked"):
+        Request.of("an owl", verb="edit", rewrite="off")  # what a picture shows already is not to be invented
+
+
 def test_picture_k_uses_seed_plus_k() -> None:
     assert Request(seed=7, count=3).seeds() == (7, 8, 9)
 

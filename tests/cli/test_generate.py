@@ -31,12 +31,15 @@ def test_every_flag_reaches_the_pipeline(opendalle, pipeline, here):
     line = (
         "--count 2 --seed 9 --size 64x32 --background transparent --steps 3 --guidance 2.5 --sampler unipc --eta 0.5 "
         "--rescale 0.25 --threshold 0.9 --prior linear --prior-steps 4 --prior-guidance 1.5 --candidates 3 "
-        "--batch 2 --exact --previews 1 --rank likelihood --temperature 0.8 --top-k 50 --top-p 0.9 --lookahead 4"
+        "--batch 2 --exact --previews 1 --rank likelihood --temperature 0.8 --top-k 50 --top-p 0.9 --lookahead 4 "
+        "--rewrite off --revised-prompt 一个又大又红的苹果"
     )
     assert opendalle("generate", "红苹果", *line.split())[0] == 0
     asked = pipeline.asked[0]
     assert asked == Request(
         prompt="红苹果",
+        rewrite="off",
+        revised_prompt="一个又大又红的苹果",
         count=2,
         seed=9,
         width=64,

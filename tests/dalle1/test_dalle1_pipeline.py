@@ -310,3 +310,12 @@ def test_parts_that_do_not_speak_one_language_are_refused(dalle):
 def test_settings_outside_their_range_are_refused(wrong):
     with pytest.raises(BadConfig):
         Dalle1Config(**wrong)
+
+
+def test_a_revised_prompt_is_drawn_instead_of_the_prompt(dalle):
+    (plain,) = dalle.generate("a blue car", seed=5, **SIDE)
+    (revised,) = dalle.generate("a car", revised_prompt="a blue car", rewrite="http", seed=5, **SIDE)
+    assert revised.picture.tobytes() == plain.picture.tobytes()
+    assert (revised.request.prompt, revised.revised_prompt, plain.revised_prompt) == ("a car", "a blue car", "")
+    with pytest.raises(BadRequest, match="DALL·E 1 does not do it"):
+        dalle.generate("a car", rewrite="own", **SIDE)

@@ -174,3 +174,12 @@ def test_settings_survive_json() -> None:
 
     config = Dalle2Config(prior=StageSettings(prediction="x0"), decoder=StageSettings(), upsampler=None)
     assert from_plain(Dalle2Config, json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_a_revised_prompt_is_drawn_instead_of_the_prompt(dalle):
+    (plain,) = dalle.generate("a blue car", seed=5, **SMALL)
+    (revised,) = dalle.generate("a car", revised_prompt="a blue car", rewrite="http", seed=5, **SMALL)
+    assert revised.picture.tobytes() == plain.picture.tobytes()
+    assert (revised.request.prompt, revised.revised_prompt, plain.revised_prompt) == ("a car", "a blue car", "")
+    with pytest.raises(BadRequest, match="DALL·E 2 does not do it"):
+        dalle.generate("a car", rewrite="own", **SMALL)

@@ -38,7 +38,7 @@ def test_help_of_a_verb_needs_no_torch_either(house):
 
 
 OWN = {  # flags and words that are no field, by verb
-    "generate": {"PROMPT", "embedding", "prompts", "watch", "again", "input"},
+    "generate": {"PROMPT", "embedding", "prompts", "watch", "again", "input", "chat_url", "chat_model"},
     "vary": {"IMAGE", "PROMPT"},
     "blend": {"SOURCES"},
     "morph": {"IMAGE", "from", "to"},

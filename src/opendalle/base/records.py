@@ -14,7 +14,7 @@ class Sample:
     """One picture on its way (a preview) or finished, with everything needed to make it again."""
 
     picture: Image  # RGB or RGBA, eight bits a channel
-    request: Request  # what was asked, as it was asked
+    request: Request  # what was asked, as it was asked, and what was made of its prompt
     index: int  # which of the request's pictures, from 0
     seed: int  # request.seed + index
     step: int  # decoder steps done
@@ -23,6 +23,11 @@ class Sample:
     recipe: dict[str, Any] = field(default_factory=dict)  # written into the PNG; `generate --again` reads it
     scores: dict[str, float] = field(default_factory=dict)  # what candidates are chosen by, by name; only for studies
     seconds: dict[str, float] = field(default_factory=dict)  # stage -> wall time of the batch this picture was in
+
+    @property
+    def revised_prompt(self) -> str:
+        """The text that was drawn instead of the prompt; empty if nothing was to be rewritten."""
+        return self.request.revised_prompt
 
     def _repr_png_(self) -> bytes:
         """Let a notebook show the picture."""

@@ -24,6 +24,7 @@ DRAWING = (*SQUARE, "edit")  # those that ask the decoder
 IMAGINING = ("generate", "blend", "edit")  # those that ask the prior
 NOISES = ("led", "fixed")
 RANKS = ("clip", "likelihood", "gain")
+REWRITES = ("off", "own", "http", "local")
 DENOISING_FIELDS = (  # read by generations that denoise, and by no other
     *("steps", "sampler", "refinements", "resamplings", "rescale", "threshold", "prior", "prior_steps"),
     *("prior_guidance", "renew"),
@@ -79,6 +80,15 @@ class Request:
     )
     count: int = asked(1, "how many pictures", verbs=WANDERING)
     seed: int = asked(0, "seed of the first picture; picture k, from 0, uses seed + k")
+    rewrite: str | None = asked(
+        None,
+        "who turns the prompt into a longer one: the model's own rewriter, a chat address, or a local chat model",
+        REWRITES,
+        verbs=("generate",),
+    )
+    revised_prompt: str = asked(
+        "", "draw this text, as the rewriting of the prompt; nothing is rewritten then", rare=True, verbs=("generate",)
+    )
     width: int = asked(256, "picture width in pixels", verbs=SQUARE)
     height: int = asked(256, "picture height in pixels", verbs=SQUARE)
     background: str = asked("auto", "what lies behind the picture", choices=BACKGROUNDS)
@@ -181,7 +191,7 @@ class Request:
     def __post_init__(self) -> None:
         for one in fields(self):
             object.__setattr__(self, one.name, _plain(one.name, one.type, getattr(self, one.name)))
-        for text in (self.prompt, self.from_text, self.to_text):
+        for text in (self.prompt, self.revised_prompt, self.from_text, self.to_text):
             _check_prompt(text)
         _check_range("count", self.count, 1, MAX_COUNT)
         _check_range("seed", self.seed, 0, MAX_SEED - MAX_COUNT)
@@ -239,6 +249,26 @@ class Request:
         for name in unread:
             if getattr(self, name) != of_class[name]:
                 raise BadRequest(f"{name} is {getattr(self, name)!r}", f"no {name}: {model} does not read it")
+
+    def refuse_unwritten(self, model: str) -> None:
+        """Refuse to draw the prompt as it is when somebody else was to rewrite it first.
+
+        Args:
+            model: that does not rewrite, for the message.
+
+        Raises:
+            BadRequest: when a rewriting was asked for and none is there.
+        """
+        if self.rewrite in (None, "off") or self.revised_prompt or not self.prompt.strip():
+            return
+        todo = "The command line rewrites by http and local; in Python see opendalle.dalle3.rewriting."
+        came = f"rewrite is {self.rewrite!r}, and no revised_prompt is there"
+        raise BadRequest(came, f"a prompt that was rewritten before: {model} does not do it", todo)
+
+    @property
+    def caption(self) -> str:
+        """The text that is drawn: the prompt, or what was made of it."""
+        return self.revised_prompt or self.prompt
 
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the pictures asked for, in order."""

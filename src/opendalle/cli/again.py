@@ -94,14 +94,15 @@ def same_batch(recipe: Mapping[str, Any], picture: Path) -> tuple[str, Request, 
         raise BadPicture(
             f"the recipe of {picture} asks for what cannot be drawn: {error.came}", error.wanted, error.todo
         ) from None
+    request = replace(request, previews=0, rewrite="off")  # the text that was drawn lies in the recipe
     if verb not in WANDERING:
-        return verb, replace(request, previews=0), index
+        return verb, request, index
     if not 0 <= index < request.count:
         raise BadPicture(f"the recipe of {picture} tells of picture {index} of {request.count}", "a whole recipe")
     rows = 1 if request.exact else request.batch
     start = index // rows * rows
     count = min(rows, request.count - start)
-    return verb, replace(request, seed=request.seed + start, count=count, previews=0), index - start
+    return verb, replace(request, seed=request.seed + start, count=count), index - start
 
 
 def model_of(recipe: Mapping[str, Any], picture: Path) -> str:

@@ -59,7 +59,7 @@ class Edits:
             seen = on_grid(picture, mask, side=side, channels=channels, factor=codec.factor)
             cells = torch.from_numpy(seen.known).flatten()[None].to(words.device)
             known = known_words(words.encode(torch.from_numpy(seen.values)), cells).expand(count, -1)
-            text, wish = words.read([request.prompt] * count), words.wish(request, [request.prompt] * count)
+            text, wish = words.read([request.caption] * count), words.wish(request, [request.caption] * count)
             tokens = list(drawing(network, text, candidate_generators(seed, count), wish, known))[-1].tokens
             if count > 1:
                 fit = fit_of_known(log_likelihood(network, text, tokens), known)

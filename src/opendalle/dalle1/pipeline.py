@@ -228,6 +228,7 @@ class Dalle1(Probes):
     def _check_words(self, request: Request, hooks: Hooks | None) -> None:
         """Refuse wishes that only a denoiser can heed."""
         request.refuse(DENOISING_FIELDS, "DALL·E 1")
+        request.refuse_unwritten("DALL·E 1")
         if hooks is not None and hooks.initial_noise is not None:
             raise BadRequest("initial noise for DALL·E 1", "guards alone: it draws words, not out of noise")
         self.words.rank_of(request)
@@ -252,7 +253,7 @@ class Dalle1(Probes):
         words, watch, request = self.words, Stopwatch(), rows[0].request
         config, count = self.parts.transformer.config, request.candidates or self.config.candidates
         generators = [one for row in rows for one in candidate_generators(row.seed, count)]
-        prompts = [row.request.prompt for row in rows for _ in range(count)]
+        prompts = [row.request.caption for row in rows for _ in range(count)]
         text = words.read(prompts)
         watch.lap("text")
         found = list[Tensor]()
@@ -276,7 +277,7 @@ class Dalle1(Probes):
         watch.lap("transformer")
         tokens = torch.cat(found).unflatten(0, (len(rows), count))
         rank = words.rank_of(request)
-        best = [words.best(rank, row.request.prompt, one) for row, one in zip(rows, tokens, strict=True)]
+        best = [words.best(rank, row.request.caption, one) for row, one in zip(rows, tokens, strict=True)]
         chosen = torch.stack([one[place] for one, place in zip(tokens, best, strict=True)])
         scores = words.scores(prompts, chosen) if job.is_scored else {}
         watch.lap("rank")

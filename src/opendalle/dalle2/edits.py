@@ -102,7 +102,7 @@ class Edits:
     ) -> tuple[Prompted, Latent]:
         """Read the prompt, and let the prior imagine a picture of it if nothing says what it shall mean."""
         cascade = self.cascade
-        said = cascade.read([request.prompt])
+        said = cascade.read([request.caption])
         if embedding is not None:
             return said, Latent(embedding())
         z = cascade.imagine(said, cascade.nothing(1), [generator], request)

@@ -286,6 +286,7 @@ class Dalle2(Probes):
 
     def _check_steps(self, request: Request) -> None:
         request.refuse(TOKEN_FIELDS, "DALL·E 2")
+        request.refuse_unwritten("DALL·E 2")
         for name, stage in (("steps", self.config.decoder), ("prior_steps", self.config.prior)):
             asked = getattr(request, name)
             if asked is not None and asked > stage.num_train_steps:
@@ -297,7 +298,7 @@ class Dalle2(Probes):
         cascade = self.cascade
 
         def begin(rows: Sequence[Row], generators: Sequence[Generator], watch: Stopwatch) -> Start:
-            prompted, request = cascade.read([row.request.prompt for row in rows]), rows[0].request
+            prompted, request = cascade.read([row.request.caption for row in rows]), rows[0].request
             watch.lap("text")
             if embedding is None:
                 empty = cascade.nothing(len(rows))
