@@ -88,8 +88,7 @@ def write_text_cache(
                 to_ragged(reader.read(piece[first : first + TOGETHER]), precision)
                 for first in range(0, len(piece), TOGETHER)
             ]
-            values, lengths = (np.concatenate([getattr(one, name) for one in parts]) for name in ("values", "lengths"))
-            writer.add({STATES: Ragged(values=values, lengths=lengths)})
+            writer.add({STATES: Ragged.joined(parts)})
             tell(writer.rows)
             if writer.rows < len(captions) and stop():
                 return False

@@ -116,9 +116,7 @@ class BlendedSet:
             rng: three numbers are drawn from it.
             is_bare: whether there is no caption of its own.
         """
-        coin, kind, language = rng.random(3)
-        chosen = _weighted(self.config.kinds, kind) if is_bare or coin < self.config.share else None
-        return Choice(kind=chosen, language=_weighted(self._languages, language))
+        return choose(self.config, self._languages, rng, is_bare=is_bare)
 
     def tally(self, *, seed: int, first: int, count: int) -> Mapping[str, float]:
         """Return the share that each kind really has in a stretch of a run, without reading a picture.
@@ -137,6 +135,22 @@ class BlendedSet:
             for position in range(first, first + count)
         )
         return {kind: seen[kind] / count for kind in (OWN, *self.config.kinds)}
+
+
+def choose(
+    config: BlendingConfig, languages: Mapping[str, float], rng: np.random.Generator, *, is_bare: bool
+) -> Choice:
+    """Decide what a sample gets.
+
+    Args:
+        config: how often other captions are taken, and which.
+        languages: language -> weight.
+        rng: three numbers are drawn from it.
+        is_bare: whether there is no caption of its own.
+    """
+    coin, kind, language = rng.random(3)
+    chosen = _weighted(config.kinds, kind) if is_bare or coin < config.share else None
+    return Choice(kind=chosen, language=_weighted(languages, language))
 
 
 def _weighted(weights: Mapping[str, float], mark: float) -> str:

@@ -11,7 +11,7 @@ import bisect
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,21 @@ class Ragged:
     values: Shaped[np.ndarray, "m *rest"]  # m: the sum of all lengths
     lengths: Int64[np.ndarray, " b"]  # of each row
 
+    @classmethod
+    def of(cls, rows: Sequence[Shaped[np.ndarray, "_ *rest"]]) -> "Ragged":
+        """Lay rows one after the other.
+
+        Args:
+            rows: at least one; all alike but for their lengths.
+        """
+        return cls(values=np.concatenate(rows), lengths=np.array([len(row) for row in rows], dtype=np.int64))
+
+    @classmethod
+    def joined(cls, pieces: "Sequence[Ragged]") -> "Ragged":
+        """Lay pieces one after the other."""
+        values, lengths = ([getattr(one, name) for one in pieces] for name in ("values", "lengths"))
+        return cls(values=np.concatenate(values), lengths=np.concatenate(lengths))
+
 
 Rows = Mapping[str, Shaped[np.ndarray, "b *rest"] | Ragged]
 
@@ -48,6 +63,21 @@ class ArrayInfo:
     dtype: str  # numpy's name, e.g. float16
     shape: tuple[int, ...]  # of one row; of a ragged one, of each of its entries
     is_ragged: bool = False  # whether rows differ in length
+
+
+def join_rows(pieces: Sequence[Rows]) -> Rows:
+    """Join pieces, one after the other.
+
+    Args:
+        pieces: of the same names, each of the same kind in all of them.
+    """
+    joined: dict[str, np.ndarray | Ragged] = {}
+    for name in pieces[0]:
+        parts = [piece[name] for piece in pieces]
+        ragged = [one for one in parts if isinstance(one, Ragged)]
+        plain = [one for one in parts if not isinstance(one, Ragged)]
+        joined[name] = np.concatenate(plain) if plain else Ragged.joined(ragged)
+    return joined
 
 
 class StoreWriter:

@@ -47,6 +47,7 @@ class Batch:
     captions: Sequence[str]
     truths: Sequence[Mapping[str, Any] | None]
     position: int  # of this batch in the run, from 0
+    others: Sequence[Mapping[str, str]] = ()  # further captions of each, by name
     voices: Sequence[str | None] = ()  # kind of each caption that was written anew; None: the set's own
 
     @property
@@ -122,6 +123,7 @@ def batch_of(examples: Sequence[Example], channels: int, position: int) -> Batch
         captions=[example.caption for example in examples],
         truths=[example.truth for example in examples],
         position=position,
+        others=[example.others for example in examples],
         voices=[example.voice for example in examples],
     )
 

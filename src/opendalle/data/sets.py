@@ -1,7 +1,7 @@
 """What a picture set is: something with a length whose examples depend on an index and a generator alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +15,7 @@ class Example:
     picture: UInt8[np.ndarray, "h w 4"]  # RGBA, straight alpha
     caption: str
     truth: Mapping[str, Any] | None = None  # what is exactly true of the picture, where that is known
+    others: Mapping[str, str] = field(default_factory=dict)  # further captions, by name; see data.voices
     voice: str | None = None  # kind of the caption, where it was written anew; None: the set's own words
 
 

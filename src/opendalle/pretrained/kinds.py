@@ -39,6 +39,7 @@ from opendalle.dalle2.priors.protocol import Prior
 from opendalle.dalle2.priors.untrained import ShiftedText, ShiftedTextConfig
 from opendalle.dalle3.caption_network import CaptionNetwork, CaptionNetworkConfig
 from opendalle.dalle3.captioner import Captioner, CaptionerConfig
+from opendalle.dalle3.denoiser import Denoiser, DenoiserConfig
 from opendalle.dalle3.reading import SpellsCaptions
 from opendalle.dalle3.rewriter import OwnRewriter, OwnRewriterConfig
 from opendalle.dalle3.text_decoder import TextDecoder, TextDecoderConfig, TextToText
@@ -69,6 +70,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "dalle2-sketch": (SketchConfig, Sketch),
         "dalle2-decoder": (DecoderConfig, Decoder),
         "dalle3-captions": (CaptionNetworkConfig, CaptionNetwork),
+        "dalle3-denoiser": (DenoiserConfig, Denoiser),
         "text-encoder": (TextEncoderConfig, TextEncoder),
         "text-decoder": (TextDecoderConfig, TextDecoder),
         "upsampler": (UpsamplerConfig, Upsampler),

@@ -20,6 +20,7 @@ RECIPES = (
     "codec",
     "dalle1",
     "dalle2",
+    "dalle3",
     "dvae",
     "judge",
     "priors",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,7 +20,7 @@ from opendalle.clip.model import CLIP
 from opendalle.clip.objective import CaptionedBatch, SentenceBatch
 from opendalle.codec.protocol import Codec
 from opendalle.dalle2.objectives import PairBatch
-from opendalle.data.embeddings import EmbeddingStore, StoreWriter
+from opendalle.data.embeddings import EmbeddingStore, Rows, StoreWriter, join_rows
 from opendalle.data.emoji.dataset import EmojiSet, EmojiSetConfig
 from opendalle.data.emoji.lexicon import STYLE_WORDS
 from opendalle.data.emoji.truth import SCENE_KINDS
@@ -214,7 +214,19 @@ def pictures_of(values: Pictures) -> list[Image.Image]:
     return [composite(from_array(one.float().cpu().numpy())) for one in values]
 
 
-Encode = Callable[[Batch, Any], dict[str, np.ndarray]]  # batch, frozen networks -> named arrays, a row a picture
+Encode = Callable[[Batch, Any], Rows]  # batch, frozen networks -> named arrays, a row a picture
+
+
+@runtime_checkable
+class Arranged(Protocol):
+    """Batches of a picture set from a position on."""
+
+    def __call__(self, position: int) -> Generator[Batch, None, None]:
+        """Yield batches without end, beginning with the one at `position`."""
+        ...
+
+
+Arrange = Callable[[Any, LoadingConfig], Arranged]
 
 
 @runtime_checkable
@@ -235,6 +247,7 @@ def write_pairs(
     seed: int,
     stamps: Mapping[str, str],
     encode: Encode | None = None,
+    arrange: Arrange = PictureBatches,
     tell: Callable[[int], None] = lambda done: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
@@ -248,24 +261,25 @@ def write_pairs(
         seed: of the order.
         stamps: of all that makes the pairs; what was computed earlier with the same ones is not computed again.
         encode: makes the arrays of a batch; None: embedding, grid and tokens, for prior and decoder.
+        arrange: makes batches of the set, of one size each; another size may follow where all arrays of it are ragged.
         tell: called with the number of draws done.
         stop: asked after each piece whether to stop.
 
     Returns:
         Whether the store is whole; if not, it goes on where it stopped when called again.
     """
-    size, gathered = min(PIECE, count), list[dict[str, np.ndarray]]()
+    size, gathered = min(PIECE, count), list[Rows]()
     writer = StoreWriter(out, stamps=stamps)
     first, last = writer.rows // size, -(-count // size)
     loading = LoadingConfig(batch_size=size, seed=seed, channels=encoders.codec.picture_channels, prefetch=2)
-    batches = PictureBatches(pictures, loading)(first)
+    batches = arrange(pictures, loading)(first)
     try:
         for number in range(first, last):
             gathered.append((encode or _encoded)(next(batches), encoders))
             tell((number + 1) * size)
             stopping = number + 1 < last and stop()
             if stopping or len(gathered) == PIECES or number + 1 == last:
-                writer.add({name: np.concatenate([one[name] for one in gathered]) for name in gathered[0]})
+                writer.add(join_rows(gathered))
                 gathered = []
             if stopping:
                 return False
@@ -276,7 +290,7 @@ def write_pairs(
         writer.close()
 
 
-def _encoded(batch: Batch, encoders: Encoders) -> dict[str, np.ndarray]:
+def _encoded(batch: Batch, encoders: Encoders) -> Rows:
     clip, device = encoders.clip, batch.pictures.device.type
     dtype = autocast_dtype("auto", clip.log_scale.device)  # as the networks that learn from the pairs compute
     with torch.no_grad(), torch.autocast(device, dtype=dtype, enabled=dtype is not None):

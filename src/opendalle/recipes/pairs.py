@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from opendalle.data.embeddings import EmbeddingStore
+from opendalle.data.loading import PictureBatches
+from opendalle.data.sets import PictureSet
 from opendalle.recipes.dalle2_folder import Shared
-from opendalle.recipes.data import Encode, open_set, stamps_of, write_pairs
+from opendalle.recipes.data import Arrange, Encode, open_set, stamps_of, write_pairs
 from opendalle.recipes.places import runs_beside, say
 
 HELD_OUT, HELD_OUT_SHARE = 2_048, 20  # pairs never trained on: so many, or one in twenty of a small store
@@ -50,18 +52,28 @@ class PairsPlan:
         """
         return self.write(lambda: Shared(self.places), stop)
 
-    def write(self, load: Callable[[], Any], stop: Callable[[], bool], encode: Encode | None = None) -> bool:
+    def write(
+        self,
+        load: Callable[[], Any],
+        stop: Callable[[], bool],
+        encode: Encode | None = None,
+        *,
+        arrange: Arrange = PictureBatches,
+        dressed: Callable[[PictureSet], PictureSet] = lambda pictures: pictures,
+    ) -> bool:
         """Compute pairs by any networks; what is returned is that of `encode`.
 
         Args:
             load: loads them, the codec among them.
             stop: asked now and then whether to stop.
             encode: as of `write_pairs`.
+            arrange: as of `write_pairs`.
+            dressed: what the set becomes before it is read, as one with more captions.
         """
         if self.pairs_place.exists():
             return True
         shared = load()
-        source = open_set(self.data, shared.codec.picture_size, self.scenes, self.styles)
+        source = dressed(open_set(self.data, shared.codec.picture_size, self.scenes, self.styles))
         whole = write_pairs(
             self.pairs_place,
             source,
@@ -72,6 +84,7 @@ class PairsPlan:
             tell=self._tell,
             stop=stop,
             encode=encode,
+            arrange=arrange,
         )
         if not whole:
             say("stopped while pairs were encoded; those that are done are kept")

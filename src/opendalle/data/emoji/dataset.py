@@ -114,7 +114,7 @@ class EmojiSet:
         return self._shown(self.truth(index, rng), rng)
 
     def members(self, canvases: Sequence[Canvas]) -> Sequence[Sequence[int]]:
-        """Return for each canvas the cells that are shown in it: all of them, since pictures are made as they are wanted."""
+        """Return for each canvas the cells that are shown in it: all, since pictures are made as they are wanted."""
         return [range(len(self.cells)) for _ in canvases]
 
     def read_on(self, canvas: Canvas, index: int, rng: np.random.Generator) -> Example:
