@@ -10,6 +10,7 @@ from torch import nn
 
 from opendalle.clip.embedder import ClipEmbedder
 from opendalle.clip.model import CLIP, CLIPConfig
+from opendalle.codec.consistency import ConsistencyDecoder, ConsistencyDecoderConfig
 from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
 from opendalle.dalle3.caption_network import CaptionNetwork, CaptionNetworkConfig
 from opendalle.dalle3.captioner import Captioner
@@ -106,7 +107,9 @@ def tiny_parts(**body: Any) -> Dalle3Parts:
     )
     shape = {"channels": 3, "text_width": 16, "width": 16, "depth": 2, "heads": 2, "sinusoid_width": 16}
     denoiser = Denoiser(DenoiserConfig(transformer=LatentTransformerConfig(**shape | {"pools_text": True} | body)))
-    codec = KLAutoencoder(KLAutoencoderConfig(picture_size=32, widths=(32, 64), grid_channels=3, decoder_depth=1))
+    codec = KLAutoencoder(
+        KLAutoencoderConfig(picture_size=32, widths=(32, 64), grid_channels=3, decoder_depth=1, patch=2)
+    )
     return Dalle3Parts(
         reader=CaptionReader(alive(encoder, 0.1), ByteTokenizer(), context=CONTEXT),
         denoiser=alive(denoiser, 0.2),
@@ -142,3 +145,21 @@ def dalle() -> Dalle3:
 def rewriting(dalle: Dalle3) -> Dalle3:
     """The same, whose card says that prompts are rewritten."""
     return Dalle3(dalle.parts, replace(dalle.config, rewrite="own"), dalle.origin)
+
+
+@pytest.fixture
+def consistency(dalle: Dalle3) -> ConsistencyDecoder:
+    """One that draws the pipeline's grids."""
+    torch.manual_seed(5)
+    unet = UNetConfig(
+        in_channels=7,
+        out_channels=4,
+        levels=(UNetLevel(width=8, num_blocks=1),),
+        time_width=8,
+        patch=2,
+        middle="none",
+        norm_groups=1,
+    )
+    means = {"grid_mean": (0.0,) * 3, "grid_std": (1.0,) * 3}
+    size = {"picture_size": 32, "picture_channels": 4, "factor": dalle.parts.codec.factor}
+    return alive(ConsistencyDecoder(ConsistencyDecoderConfig(unet=unet, **size, **means)), 0.1)

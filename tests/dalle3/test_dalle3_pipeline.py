@@ -11,10 +11,9 @@ from opendalle.base.errors import BadConfig, BadRequest
 from opendalle.base.protocols import DenoiseLossProbe, Hooks, PictureEncoder, Pipeline, TextEncoder
 from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows, picture_generator
-from opendalle.codec.consistency import ConsistencyCodec, ConsistencyDecoder, ConsistencyDecoderConfig
+from opendalle.codec.consistency import ConsistencyCodec
 from opendalle.dalle3.parts import Dalle3Config
 from opendalle.dalle3.pipeline import Dalle3
-from opendalle.nn.unet import UNetConfig, UNetLevel
 from opendalle.pictures import from_array
 from opendalle.samplers.guided import GuidedDenoise
 from opendalle.samplers.sample import last_state, sample
@@ -279,23 +278,8 @@ def test_enlarging_is_the_upsamplers(dalle):
     assert (large.picture.size, large.recipe["verb"]) == ((64, 48), "upscale")
 
 
-def test_a_consistency_decoder_draws_in_the_codecs_place(dalle):
-    torch.manual_seed(5)
-    codec = dalle.parts.codec
-    unet = UNetConfig(
-        in_channels=7,
-        out_channels=4,
-        levels=(UNetLevel(width=8, num_blocks=1),),
-        time_width=8,
-        patch=2,
-        middle="none",
-        norm_groups=1,
-    )
-    shape = ConsistencyDecoderConfig(
-        unet=unet, picture_size=32, picture_channels=4, grid_mean=(0.0,) * 3, grid_std=(1.0,) * 3, factor=codec.factor
-    )
-    drawing = ConsistencyCodec(codec, ConsistencyDecoder(shape).eval())
-    other = Dalle3(replace(dalle.parts, codec=drawing), dalle.config)
+def test_a_consistency_decoder_draws_in_the_codecs_place(dalle, consistency):
+    other = Dalle3(replace(dalle.parts, codec=ConsistencyCodec(dalle.parts.codec, consistency)), dalle.config)
     one, two = (next(model.generate("a car", seed=1, width=56, height=32)) for model in (dalle, other))
     assert one.picture.size == two.picture.size
     assert one.picture.tobytes() != two.picture.tobytes()
