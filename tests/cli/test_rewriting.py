@@ -12,7 +12,7 @@ from opendalle.pictures import read_recipe, write_png
 
 sys.path.append(str(Path(__file__).parents[1] / "dalle3"))  # importlib mode leaves the folder out
 
-from chat_server import CAPTION, serving
+from chat_server import CAPTION, serving  # pyright: ignore[reportMissingImports] - it lies in another room
 
 OWLS = CAPTION.format("three owls")
 

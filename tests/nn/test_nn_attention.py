@@ -148,3 +148,42 @@ def test_bad_configs_are_refused(bad: dict) -> None:
 def test_odd_sinusoid_is_refused() -> None:
     with pytest.raises(BadConfig, match="sinusoid_width 3"):
         TimeEmbedding(3, 4)
+
+
+def test_a_context_before_causal_tokens_is_seen_alike_handed_in_or_cached() -> None:
+    torch.manual_seed(0)
+    config = TransformerConfig(width=16, depth=2, heads=2, is_causal=True, context_width=8)
+    transformer = Transformer(config).eval().requires_grad_(False)
+    states, tokens = torch.randn(3, 5, 8), torch.randn(3, 6, 16)
+    context = transformer.prepare_context(states)
+    whole = transformer(tokens, context=context)
+    for length in range(1, 6):  # no token sees a later one
+        torch.testing.assert_close(transformer(tokens[:, :length], context=context), whole[:, :length])
+    cache = transformer.new_cache(3, 5 + 6)
+    context.fill(cache)
+    pieces = [transformer(piece, cache=cache) for piece in tokens.split([1, 3, 1, 1], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole)
+    real = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] * 5])
+    padded = transformer(tokens, context=transformer.prepare_context(states, real))
+    torch.testing.assert_close(
+        padded[1:2], transformer(tokens[1:2], context=transformer.prepare_context(states[1:2, :3]))
+    )
+
+
+def test_rows_of_a_cache_change_places() -> None:
+    torch.manual_seed(0)
+    transformer = (
+        Transformer(TransformerConfig(width=16, depth=2, heads=2, is_causal=True)).eval().requires_grad_(False)
+    )
+    begun, more, order = torch.randn(3, 4, 16), torch.randn(3, 2, 16), torch.tensor([2, 2, 0])
+    cache = transformer.new_cache(3, 6)
+    transformer(begun, cache=cache)
+    cache.reorder(order)
+    wanted = transformer(torch.cat([begun[order], more], dim=1))[:, 4:]
+    torch.testing.assert_close(transformer(more, cache=cache), wanted)
+    begun[:, 0] = begun[:1, 0]  # alike in all rows: that token may stay where it is
+    cache = transformer.new_cache(3, 6)
+    transformer(begun, cache=cache)
+    cache.reorder(order, first=1)
+    wanted = transformer(torch.cat([begun[order], more], dim=1))[:, 4:]
+    torch.testing.assert_close(transformer(more, cache=cache), wanted)

@@ -80,7 +80,7 @@ def captions(
     out: Path | None = None,
     num: Annotated[int | None, Parameter(converter=whole_number)] = None,
 ) -> int:
-    """Score a captioner on composed scenes, of which all is known, and on things that training has not shown in a style.
+    """Score a captioner on composed scenes, of which all is known, and on things in styles that are new to it.
 
     Args:
         data: The emoji world (see opendalle data emoji).

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from opendalle.base.axes import Embeddings, Mask, States, Tokens
 from opendalle.base.errors import BadRequest, require
+from opendalle.dalle3.sight import SIGHTS, Sight
 from opendalle.nn.attention import Attention
 from opendalle.nn.embeddings import LearnedPositions
 from opendalle.nn.kv_cache import KVCache
@@ -35,6 +36,8 @@ from opendalle.tokenizers.bpe import BytePairTokenizer
 KINDS = ("original", "short", "descriptive")  # as people wrote it; the main subject alone; all there is to see
 LANGUAGES = ("en", "zh")
 MAX_SCALE = 100.0  # of the contrastive logits, as CLIP's
+Sights = Float[Tensor, "b m s"]  # pictures as CLIP shows them: m tokens of width s
+Seen = Float[Tensor, "b m d"]  # the same as the network takes them up
 UNSAID = (BytePairTokenizer.pad, BytePairTokenizer.start)  # tokens that no caption goes on with
 
 
@@ -60,13 +63,14 @@ class CaptionNetworkConfig:
 
     vocabulary: int  # tokens of the tokenizer, which is CLIP's
     context: int  # longest caption in tokens, start and end included
-    sight_tokens: int  # tokens of a picture as CLIP sees it
+    sight_tokens: int  # tokens of a picture as CLIP shows it
     sight_width: int  # of such a token
     width: int  # of a token here
     text_depth: int  # blocks that see words alone
     joint_depth: int  # blocks that see the picture too
     heads: int  # attention heads; they divide width
     embed: int  # width of the space in which captions and pictures are compared
+    sight: Sight = "patches"  # what CLIP shows of a picture
     queries: int = 0  # learned queries through which the joint half sees; 0: it sees every token of the picture
     dropout: float = 0.0  # of attention weights and residual branches, in training
 
@@ -74,6 +78,7 @@ class CaptionNetworkConfig:
         sizes = (self.vocabulary, self.sight_tokens, self.sight_width, self.embed)
         require(min(sizes) >= 1, f"sizes {sizes}", "at least 1 each")
         require(self.context >= 2, f"context is {self.context}", "at least 2: start and end")
+        require(self.sight in SIGHTS, f"sight {self.sight!r}", "one of " + ", ".join(SIGHTS))
         require(self.queries >= 0, f"queries is {self.queries}", "0 (none) or more")
         _ = self.text, self.joint  # they check the rest
 
@@ -122,7 +127,7 @@ class Pooler(nn.Module):
         self.attention = Attention(width, heads, context_width=width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, tokens: States) -> Float[Tensor, "b m d"]:
+    def forward(self, tokens: States) -> Seen:
         """Gather the tokens of every picture."""
         asked = repeat(self.queries, "m d -> b m d", b=len(tokens))
         return self.norm(self.attention(asked, context=self.attention.project_context(tokens)))
@@ -159,7 +164,7 @@ class CaptionNetwork(nn.Module):
         """What similarities are multiplied by, at most MAX_SCALE."""
         return self.log_scale.exp().clamp(max=MAX_SCALE)
 
-    def forward(self, sight: States, ids: Tokens, manner: Int[Tensor, " b"]) -> Float[Tensor, "b n v"]:
+    def forward(self, sight: Sights, ids: Tokens, manner: Int[Tensor, " b"]) -> Float[Tensor, "b n v"]:
         """Return logits of the token after each.
 
         Args:
@@ -172,7 +177,7 @@ class CaptionNetwork(nn.Module):
         """
         return self.read_out(self.join(self.read(ids, manner), self.look(sight)))
 
-    def look(self, sight: States) -> States:
+    def look(self, sight: Sights) -> Seen:
         """Return what there is to see of pictures, as tokens of this network's width.
 
         Args:
@@ -207,7 +212,7 @@ class CaptionNetwork(nn.Module):
             vectors = torch.cat([begin, vectors[:, 1:]], dim=1)
         return self.text_half(vectors, cache=cache)
 
-    def join(self, states: States, seen: Float[Tensor, "b m d"]) -> States:
+    def join(self, states: States, seen: Seen) -> States:
         """Return the joint half's state of every token.
 
         Args:
@@ -222,7 +227,7 @@ class CaptionNetwork(nn.Module):
         logits = F.linear(states, self.tokens.weight)
         return logits.index_fill(-1, torch.tensor(UNSAID, device=logits.device), float("-inf"))
 
-    def picture_vector(self, seen: States) -> Embeddings:
+    def picture_vector(self, seen: Seen) -> Embeddings:
         """Return one unit vector a picture, from what `look` returned."""
         return F.normalize(self.picture_out(self.picture_pooler(seen)[:, 0]), dim=-1)
 
@@ -236,7 +241,7 @@ class CaptionNetwork(nn.Module):
         rows = torch.arange(len(states), device=states.device)
         return F.normalize(self.text_out(states[rows, mask.sum(dim=1) - 1]), dim=-1)
 
-    def new_cache(self, seen: States) -> CaptionCache:
+    def new_cache(self, seen: Seen) -> CaptionCache:
         """Make a cache for the captions of pictures, and put these into it.
 
         Args:

@@ -19,14 +19,14 @@ from opendalle.base.axes import Mask, States, Tokens
 from opendalle.base.errors import require
 from opendalle.base.protocols import Losses
 from opendalle.clip.losses import Known, contrastive_loss, describes
-from opendalle.dalle3.caption_network import KINDS, LANGUAGES, MAX_SCALE, CaptionNetwork
+from opendalle.dalle3.caption_network import KINDS, LANGUAGES, MAX_SCALE, CaptionNetwork, Seen, Sights
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionBatch:
     """Pictures as CLIP sees them, each with one caption."""
 
-    sight: States  # from `Captioner.sight`
+    sight: Sights  # from `see`
     ids: Tokens  # start, tokens, end; padding comes last
     mask: Mask  # True from start to end
     manner: Int[Tensor, " b"]  # kind and language, from `manner_of`
@@ -100,9 +100,7 @@ class CaptionObjective:
         nats = F.cross_entropy(logits.float(), ids[:, 1:][counts], reduction="none")
         return nats.new_zeros(counts.shape).masked_scatter(counts, nats)
 
-    def _contrast(
-        self, seen: States, states: States, mask: Mask, known: Known | None
-    ) -> tuple[Float[Tensor, ""], float]:
+    def _contrast(self, seen: Seen, states: States, mask: Mask, known: Known | None) -> tuple[Float[Tensor, ""], float]:
         pictures, texts = self.network.picture_vector(seen), self.network.text_vector(states, mask)
         true = None if known is None else describes(known, known)
         loss = contrastive_loss(pictures, texts, self.network.scale, true=true)

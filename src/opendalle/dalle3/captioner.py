@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from opendalle.base.axes import Pictures, States, Tokens
+from opendalle.base.axes import Pictures, Tokens
 from opendalle.base.errors import BadRequest, require
 from opendalle.base.rng import picture_generator
 from opendalle.clip.model import CLIP
-from opendalle.dalle3.caption_network import KINDS, CaptionCache, CaptionNetwork, manner_of
+from opendalle.dalle3.caption_network import KINDS, CaptionCache, CaptionNetwork, Seen, manner_of
+from opendalle.dalle3.sight import see
 from opendalle.samplers.autoregressive import TokenOptions, sample_tokens
 from opendalle.samplers.beam import BeamOptions, beam_search
 from opendalle.tokenizers.bpe import BytePairTokenizer
@@ -109,19 +110,6 @@ class Captioner:
         return self.clip.config.channels
 
     @torch.no_grad()
-    def sight(self, pictures: Pictures) -> States:
-        """Return pictures as CLIP sees them: the last state of every token of its picture tower.
-
-        Args:
-            pictures: at `picture_size`, values in [-1, 1]; RGBA is premultiplied.
-
-        Raises:
-            BadRequest: when they have another size or other channels.
-        """
-        self.clip.check_pictures(pictures)
-        return self.clip.picture.states(pictures)
-
-    @torch.no_grad()
     def caption_many(
         self,
         pictures: Pictures,
@@ -134,7 +122,7 @@ class Captioner:
         """Write one caption a picture; what is written of a picture does not hang on its neighbours.
 
         Args:
-            pictures: any number, as `sight` takes them.
+            pictures: any number, at `picture_size`, values in [-1, 1]; RGBA is premultiplied.
             kind: original, short or descriptive.
             language: en or zh.
             decoding: how it is found; None: the captioner's own way.
@@ -151,7 +139,7 @@ class Captioner:
         captions: list[Caption] = []
         for first in range(0, len(pictures), AT_ONCE):
             some = slice(first, first + AT_ONCE)
-            seen = network.look(self.sight(pictures[some]))
+            seen = self._look(network, pictures[some])
             captions += self._decode(network, seen, manner, decoding, seeds[some])
         return captions
 
@@ -162,7 +150,7 @@ class Captioner:
         """Return how likely it is that given captions are written, ends included, in nats.
 
         Args:
-            pictures: as `sight` takes them.
+            pictures: as `caption_many` takes them.
             captions: one a picture; one that is longer than the network's context counts as far as that reaches.
             kind: the manner in which they would be written.
             language: as kind.
@@ -177,9 +165,12 @@ class Captioner:
         ids, mask = (torch.from_numpy(one).to(pictures.device) for one in packed)
         said = [pictures.new_zeros(0)]
         for some in torch.arange(len(pictures)).split(AT_ONCE):
-            seen = network.look(self.sight(pictures[some]))
+            seen = self._look(network, pictures[some])
             said.append(log_likelihood(network, seen, ids[some], mask[some].sum(dim=1), manner))
         return torch.cat(said)
+
+    def _look(self, network: CaptionNetwork, pictures: Pictures) -> Seen:
+        return network.look(see(self.clip, pictures, network.config.sight))
 
     def _network(self, kind: str) -> CaptionNetwork:
         if kind not in self.networks:
@@ -187,7 +178,7 @@ class Captioner:
         return self.networks[kind]
 
     def _decode(
-        self, network: CaptionNetwork, seen: States, manner: int, decoding: DecodingConfig, seeds: Sequence[int]
+        self, network: CaptionNetwork, seen: Seen, manner: int, decoding: DecodingConfig, seeds: Sequence[int]
     ) -> list[Caption]:
         longest = network.config.context - 1  # its end needs no place: nothing is read after it
         longest = min(longest, decoding.longest or longest)
@@ -208,7 +199,7 @@ class Captioner:
     def _drawn(
         self,
         network: CaptionNetwork,
-        seen: States,
+        seen: Seen,
         manner: int,
         longest: int,
         options: TokenOptions,
@@ -249,7 +240,7 @@ class NextCaptionToken:
         manner: kind and language.
     """
 
-    def __init__(self, network: CaptionNetwork, seen: States, manner: int) -> None:
+    def __init__(self, network: CaptionNetwork, seen: Seen, manner: int) -> None:
         self.network, self.seen = network, seen
         self.manner = torch.full((len(seen),), manner, device=seen.device)
 
@@ -271,7 +262,7 @@ class NextCaptionToken:
 
 
 def log_likelihood(
-    network: CaptionNetwork, seen: States, ids: Tokens, length: Int[Tensor, " b"], manner: int
+    network: CaptionNetwork, seen: Seen, ids: Tokens, length: Int[Tensor, " b"], manner: int
 ) -> Float[Tensor, " b"]:
     """Return the log-likelihood of captions after pictures, in nats, in one pass.
 

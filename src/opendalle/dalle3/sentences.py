@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from opendalle.base.axes import Mask, Tokens
@@ -104,7 +104,7 @@ class TextPairs:
     ids: Tokens  # to be read
     mask: Mask  # True where one is real
     written: Int[Tensor, "b m"]  # to be written, with its end
-    counts: Mask  # True where one is real
+    counts: Bool[Tensor, "b m"]  # True where one is real
     teacher: Float[Tensor, "b t"] | None = None  # what a teacher says of the texts to be read, when they are whole
 
 

@@ -1,7 +1,7 @@
 """Blending: of every picture a caption that was written anew with probability p, else one of its own.
 
-The paper's reason: who learns from a captioner's words alone learns its habits too (how long, how it begins, which case),
-and draws badly what people type.  A few captions of the set's own keep that from happening.
+The paper's reason: who learns from a captioner's words alone learns its habits too (how long, how it begins, which
+case), and draws badly what people type.  A few captions of the set's own keep that from happening.
 
 What a sample gets is a function of the run's seed and the sample's position: its generator has a child that decides
 here, so that nothing depends on batches or processes, the picture is the one that an unblended set shows, and two
@@ -28,8 +28,15 @@ OWN = "original"  # how the set's own captions are called in a tally
 class CaptionSource(Protocol):
     """Other captions of a set's pictures."""
 
-    kinds: Sequence[str]
-    languages: Sequence[str]
+    @property
+    def kinds(self) -> Sequence[str]:
+        """Kinds of captions that there are."""
+        ...
+
+    @property
+    def languages(self) -> Sequence[str]:
+        """Languages that they are in."""
+        ...
 
     def caption(self, index: int, example: Example, kind: str, language: str, rng: np.random.Generator) -> str | None:
         """Return a caption of example `index`; None where this source has none."""
@@ -60,8 +67,9 @@ class BlendingConfig:
 class Choice:
     """What a sample gets."""
 
-    kind: str | None  # None: the set's own caption
-    language: str  # of a caption that is written anew
+    is_rewritten: bool  # whether the caption is one that was written anew
+    kind: str  # of one that is
+    language: str  # of one that is
 
 
 class BlendedSet:
@@ -93,30 +101,27 @@ class BlendedSet:
     def read(self, index: int, rng: np.random.Generator) -> Example:
         """Return an example with the caption that chance gives it.
 
-        An example without words of its own gets others in any case, and one of which the source knows none keeps its own.
+        An example without words of its own gets others in any case; one of which the source knows none keeps its own.
 
         Args:
             index: of the picture.
             rng: of the sample; a child of it decides about the caption.
         """
         own = rng.spawn(1)[0]
-        choice = self.choose(own, is_bare=False)
+        choice = self.choose(own)
         example = self.pictures.read(index, rng)
-        if choice.kind is None and not example.caption:
-            choice = self.choose(own, is_bare=True)
-        if choice.kind is None:
+        if not choice.is_rewritten and example.caption:
             return example
         text = self.source.caption(index, example, choice.kind, choice.language, own)
         return example if text is None else replace(example, caption=text, voice=choice.kind)
 
-    def choose(self, rng: np.random.Generator, *, is_bare: bool) -> Choice:
+    def choose(self, rng: np.random.Generator) -> Choice:
         """Decide about one sample.
 
         Args:
             rng: three numbers are drawn from it.
-            is_bare: whether there is no caption of its own.
         """
-        return choose(self.config, self._languages, rng, is_bare=is_bare)
+        return choose(self.config, self._languages, rng)
 
     def tally(self, *, seed: int, first: int, count: int) -> Mapping[str, float]:
         """Return the share that each kind really has in a stretch of a run, without reading a picture.
@@ -130,27 +135,25 @@ class BlendedSet:
             Kind -> share, the set's own captions under `original`.
         """
         order = SampleOrder(len(self.pictures), seed)
-        seen = Counter(
-            self.choose(order.generator(position).spawn(1)[0], is_bare=False).kind or OWN
-            for position in range(first, first + count)
-        )
+        choices = [self.choose(order.generator(position).spawn(1)[0]) for position in range(first, first + count)]
+        seen = Counter(one.kind if one.is_rewritten else OWN for one in choices)
         return {kind: seen[kind] / count for kind in (OWN, *self.config.kinds)}
 
 
-def choose(
-    config: BlendingConfig, languages: Mapping[str, float], rng: np.random.Generator, *, is_bare: bool
-) -> Choice:
-    """Decide what a sample gets.
+def choose(config: BlendingConfig, languages: Mapping[str, float], rng: np.random.Generator) -> Choice:
+    """Decide about one sample.
 
     Args:
-        config: how often other captions are taken, and which.
+        config: how often other captions are taken, and of which kinds.
         languages: language -> weight.
         rng: three numbers are drawn from it.
-        is_bare: whether there is no caption of its own.
     """
     coin, kind, language = rng.random(3)
-    chosen = _weighted(config.kinds, kind) if is_bare or coin < config.share else None
-    return Choice(kind=chosen, language=_weighted(languages, language))
+    return Choice(
+        is_rewritten=bool(coin < config.share),
+        kind=_weighted(config.kinds, kind),
+        language=_weighted(languages, language),
+    )
 
 
 def _weighted(weights: Mapping[str, float], mark: float) -> str:

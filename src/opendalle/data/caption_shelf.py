@@ -7,8 +7,8 @@
 
 A piece holds all captions of a run of pictures, in the order of the set.  It is written whole or not at all, and no two
 pieces share anything: so several processes write one shelf without knowing of each other, a killed one loses the
-piece that it was at, and shelves are merged by copying files into one folder.  The letters in a piece's name are a hash of
-`about.json`: the piece of another captioner never passes for one of this shelf.
+piece that it was at, and shelves are merged by copying files into one folder.  The letters in a piece's name are a hash
+of `about.json`: the piece of another captioner never passes for one of this shelf.
 
 A picture that could not be read has one line with its name and an `error` instead.
 """

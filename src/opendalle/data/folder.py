@@ -66,9 +66,13 @@ class FolderSet:
         """Return the place of picture `index` within the folder, with forward slashes."""
         return self.entries[index].picture.relative_to(self.folder).as_posix()
 
-    @cached_property
+    @property
     def stamp(self) -> str:
         """Hash of the pictures' names and lengths in bytes; captions and crops do not count."""
+        return self._stamp
+
+    @cached_property
+    def _stamp(self) -> str:
         told = [(self.name(index), entry.picture.stat().st_size) for index, entry in enumerate(self.entries)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 

@@ -34,7 +34,7 @@ class PictureSet(Protocol):
 
 @runtime_checkable
 class NamedSet(PictureSet, Protocol):
-    """A set that stands still: what example `index` shows never changes, so that things can be written down about it."""
+    """A set that stands still: what example `index` shows never changes, so things can be written down about it."""
 
     @property
     def stamp(self) -> str:

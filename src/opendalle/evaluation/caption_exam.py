@@ -18,9 +18,9 @@ from PIL import Image
 
 from opendalle.base.errors import require
 from opendalle.base.protocols import WritesCaptions
-from opendalle.data.emoji.captions import CaptionConfig, write_caption
 from opendalle.data.emoji.compose import Composer
 from opendalle.data.emoji.dataset import EmojiSet, EmojiSetConfig
+from opendalle.data.emoji.descriptions import description
 from opendalle.data.emoji.holdout import HoldoutConfig
 from opendalle.data.emoji.lexicon import Lexicon
 from opendalle.data.emoji.prompts import held_out_cells
@@ -29,7 +29,7 @@ from opendalle.data.emoji.truth import GRID, SCENE_KINDS, Thing, Truth
 from opendalle.data.emoji.world import World
 from opendalle.data.loading import network_pictures
 from opendalle.evaluation.caption_names import FLOOR, NameMarker, name_scores
-from opendalle.evaluation.caption_reading import CaptionReader
+from opendalle.evaluation.caption_reading import ClaimReader
 from opendalle.evaluation.caption_statistics import statistics
 from opendalle.evaluation.caption_truth import marks_of, shuffled, tally, truth_scores, weakness_scores
 from opendalle.evaluation.score import Score, score_of, table, write_results
@@ -105,7 +105,7 @@ def scenes_of(world: World, num: int, *, held_out: bool) -> list[Truth]:
     truths = list[Truth]()
     for number, kind in enumerate(ASKED_KINDS):
         split = "heldout-cells" if held_out else "train"
-        pictures = EmojiSet(world, EmojiSetConfig(split=split, kinds={kind: 1.0}))
+        pictures = EmojiSet(world, EmojiSetConfig(split=split, styles=world.styles, kinds={kind: 1.0}))
         for row in range(num):
             rng = np.random.default_rng([number, row, int(held_out)])
             truth = pictures.truth(int(rng.integers(len(pictures))), rng)
@@ -141,17 +141,16 @@ def examine_captioner(
 def _reader_scores(room: _Room) -> Iterator[Score]:
     """Examine the examiner: in the world's own words every scene must be told, and nothing else."""
     truths = scenes_of(room.world, room.config.num_scenes, held_out=False)
-    reader = CaptionReader(room.lexicon)
+    reader = ClaimReader(room.lexicon)
     for language in room.config.languages:
-        voices = CaptionConfig(voices={"descriptive": 1.0}, languages={language: 1.0})
-        texts = [write_caption(one, room.lexicon, voices, np.random.default_rng(row)) for row, one in enumerate(truths)]
+        texts = [description(one, room.lexicon, language, np.random.default_rng(row)) for row, one in enumerate(truths)]
         marks = marks_of(truths, texts, reader, room.lexicon)
         for skill, interval in tally(marks).items():
             yield score_of(f"reader/{language}/{skill}", interval, floor=TRUE_FLOOR, note="in the world's own words")
 
 
 def _scene_scores(room: _Room) -> Iterator[Score]:
-    reader = CaptionReader(room.lexicon)
+    reader = ClaimReader(room.lexicon)
     seen, new = (scenes_of(room.world, room.config.num_scenes, held_out=held_out) for held_out in (False, True))
     for language in room.config.languages:
         texts = room.captions(seen, "descriptive", language, f"scenes-{language}")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from opendalle.data.emoji.lexicon import Lexicon
-from opendalle.evaluation.caption_reading import CaptionReader, spelled
+from opendalle.evaluation.caption_reading import ClaimReader, spelled
 from opendalle.evaluation.metrics import wilson
 from opendalle.evaluation.score import Score, score_of
 
@@ -28,7 +28,7 @@ class NameMarker:
     def __init__(self, lexicon: Lexicon) -> None:
         self._lexicon = lexicon
         synonyms = {key: lexicon.synonyms(key) for key in lexicon.keys}
-        self._plain, self._reader = CaptionReader(lexicon), CaptionReader(lexicon, synonyms)
+        self._plain, self._reader = ClaimReader(lexicon), ClaimReader(lexicon, synonyms)
 
     def is_named(self, caption: str, keys: Sequence[str]) -> bool:
         """Whether a caption holds one of the names themselves.

@@ -1,8 +1,8 @@
-"""Reading a caption for what it claims: which things, how many, in which colour, where, on what, with which words on them.
+"""Reading a caption for what it claims: which things, how many, in which colour, where, on what, and which words.
 
-The reader knows the words of one world, English and Chinese, and takes the longest phrase that it knows wherever one
-begins, so that `green apple` is not an apple that is green.  It can be both, though: painted scenes have green apples
-too.  So a mention keeps all its readings, and whoever marks it may believe the kindest.
+The reader knows the words of one world, English and Chinese, and cuts a caption into the fewest phrases that it knows,
+so that `green apple` is not an apple that is green.  It can be both, though: painted scenes have green apples too.  So
+a mention keeps all its readings, and whoever marks it may believe the kindest.
 """
 
 import re
@@ -20,8 +20,8 @@ _ARTICLES = ("a", "an", "the")
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _NUMBERS_ZH = ("一", "两", "三", "四", "五", "六", "七", "八", "九", "十", "十一", "十二")
 _SIZES = {
-    "big": ("big", "large", "huge", "大", "巨大", "巨大的", "大大的"),
-    "small": ("small", "little", "tiny", "小", "小小的", "微小的"),
+    "big": ("big", "large", "huge", "大", "巨大", "巨大的", "大大的", "很大的"),
+    "small": ("small", "little", "tiny", "小", "小小的", "微小的", "很小的"),
 }
 _BETWEEN = {  # what stands between two things: the first is ... of the second
     "left": ("to left of", "left of", "on left of", "at left of"),
@@ -36,19 +36,15 @@ _PLACED = {  # what stands behind a thing, or in Chinese on either side
     "below": ("at bottom", "on bottom", "下方", "下面", "下边"),
 }
 _GROUNDS = ("background", "bg", "背景", "底")
+_GROUND_IS = ("background is", "background is plain", "on plain", "背景是", "背景是纯", "背景为")
+_FURNITURE = (  # what belongs to signs and speech bubbles, and tells nothing
+    *("brown post", "white speech bubble", "speech bubble", "棕色的柱子", "白色气泡", "白色的气泡"),
+    *(f"at {height} {side}" for height in ("upper", "lower", "top", "bottom") for side in ("left", "right")),
+    *(f"{side}{height}方" for side in "左右" for height in "上下"),
+)
 _CLEAR = ("transparent", "透明")
 _KINDS_ZH = ("图片", "图标", "插画", "表情", "图画", "贴纸")
-_SILENT = (
-    "的",
-    "上",
-    "上的",
-    "of",
-    "is",
-    "are",
-    "，",
-    "mostly",
-    "主要是",
-)  # of these none ends a noun phrase but the comma
+_SILENT = ("的", "上", "上的", "of", "is", "are", "mostly", "主要是")
 _UNKNOWN, _FUNCTION = 3.0, 0.9  # what a word costs that nobody knows, and one between names; see `_cuts`
 _COST = {"name": 1.0, "word": 2.0}  # a word: one that people search by; 小鸡蛋 is a small egg, not a chick and an egg
 OPPOSITE: Mapping[str, str] = {"left": "right", "right": "left", "above": "below", "below": "above"}
@@ -112,7 +108,7 @@ class _Item:
     phrase: str = ""
 
 
-class CaptionReader:
+class ClaimReader:
     """Reads captions in the words of one world.
 
     Args:
@@ -167,9 +163,11 @@ class CaptionReader:
         best: list[tuple[float, int]] = [(0.0, 0)]  # for each end: its cost, and where its last phrase begins
         for stop in range(1, len(words) + 1):
             options = [(best[stop - 1][0] + _UNKNOWN, stop - 1)]
-            for start in range(max(0, stop - self._longest), stop):
-                if (item := self._item(" ".join(words[start:stop]))) is not None:
-                    options.append((best[start][0] + _COST.get(item.role, _FUNCTION), start))
+            options += [
+                (best[start][0] + _COST.get(item.role, _FUNCTION), start)
+                for start in range(max(0, stop - self._longest), stop)
+                if (item := self._item(" ".join(words[start:stop]))) is not None
+            ]
             best.append(min(options))
         cuts, stop = list[tuple[int, int]](), len(words)
         while stop:
@@ -225,7 +223,8 @@ def _function_words() -> dict[str, _Item]:
     learn("clear", {"": _CLEAR})
     for style, told in STYLE_WORDS.items():
         learn("style", {style: (*told.adjectives, *told.phrases, *told.zh)})
-    learn("picture", {"": _KINDS_ZH})
+    learn("grounds", {"": _GROUND_IS})
+    learn("picture", {"": (*_KINDS_ZH, *_FURNITURE)})
     for word in (*_SILENT, ",", "和", "与", "and", "on", "在", "有", "是"):
         roles[spelled(word)] = _Item(spelled(word))
     roles["上 的"] = roles["上"] = roles["的"]
@@ -278,7 +277,7 @@ class _Understanding:
         )
 
     def _take(self, item: _Item) -> None:
-        if item.role == "colour" and [one.role for one in self._waiting] == ["on"]:
+        if item.role == "colour" and [one.role for one in self._waiting] in (["on"], ["grounds"]):
             self._background, self._waiting = item.value, []  # `on red`; on a red car there would be an article
         elif item.role in ("article", *_DESCRIBING):
             self._waiting.append(item)
@@ -299,7 +298,7 @@ class _Understanding:
         else:
             self._drop()
             self._events.append((item.role, item.value))
-            if item.role == "on":
+            if item.role in ("on", "grounds"):
                 self._waiting.append(item)
 
     def _drop(self) -> None:

@@ -2,8 +2,8 @@
 
 These are the habits that blending is for: a captioner writes everything in one length, one case, one beginning.
 
-Source: Betker et al., "Improving Image Generation with Better Captions", 2023, section 3: what a generator would learn of
-    its captioner beside the pictures.  The paper prints no such table.
+Source: Betker et al., "Improving Image Generation with Better Captions", 2023, section 3: what a generator would learn
+    of its captioner beside the pictures.  The paper prints no such table.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Marking captions of composed scenes, of which everything is known: what was told, and what was made up.
 
-Each skill is marked by itself and only where the scene has it.  A claim is whatever a caption says that could be false: a
-thing, a colour of it, a number, a place, a size, a word on a sign, a background, a style.
+Each skill is marked by itself and only where the scene has it.  A claim is whatever a caption says that could be false:
+a thing, a colour of it, a number, a place, a size, a word on a sign, a background, a style.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from opendalle.data.emoji.lexicon import Lexicon
 from opendalle.data.emoji.truth import Thing, Truth
-from opendalle.evaluation.caption_reading import KIND_OF, OPPOSITE, CaptionReader, Mention, Reading, Said
+from opendalle.evaluation.caption_reading import KIND_OF, OPPOSITE, ClaimReader, Mention, Reading, Said
 from opendalle.evaluation.metrics import Interval, bootstrap_mean, wilson
 from opendalle.evaluation.score import Score, score_of
 
@@ -175,7 +175,7 @@ def _other_claims(truth: Truth, said: Said, lexicon: Lexicon) -> Iterator[Claim]
 
 
 def marks_of(
-    truths: Sequence[Truth], captions: Sequence[str], reader: CaptionReader, lexicon: Lexicon
+    truths: Sequence[Truth], captions: Sequence[str], reader: ClaimReader, lexicon: Lexicon
 ) -> list[CaptionMark]:
     """Read and mark captions, one a scene."""
     return [mark_caption(truth, reader.read(text), lexicon) for truth, text in zip(truths, captions, strict=True)]

@@ -4,6 +4,6 @@ The table of kinds is closed: a folder says which kind it is, and only these few
 """
 
 from opendalle.checkpoint.places import bundled_models, find_model
-from opendalle.pretrained.kinds import load, load_folder, load_network, load_pipeline
+from opendalle.pretrained.kinds import load, load_captioner, load_folder, load_network, load_pipeline
 
-__all__ = ["bundled_models", "find_model", "load", "load_folder", "load_network", "load_pipeline"]
+__all__ = ["bundled_models", "find_model", "load", "load_captioner", "load_folder", "load_network", "load_pipeline"]

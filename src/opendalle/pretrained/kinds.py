@@ -321,10 +321,8 @@ def _load_rewriter(model: ModelFolder, device: torch.device) -> OwnRewriter:
         raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
 
 
-ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = (
-    MappingProxyType(  # with siblings, drawing nothing
-        {"captioner": _load_captioner, "rewriter": _load_rewriter}
-    )
+ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
+    {"captioner": _load_captioner, "rewriter": _load_rewriter}
 )
 COLLECTIONS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
     {"dalle2-priors": _load_priors}

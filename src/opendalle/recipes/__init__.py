@@ -24,6 +24,7 @@ RECIPES = (
     "dvae",
     "judge",
     "priors",
+    "sentences",
     "upsampler",
     "vqgan",
 )  # module and function have the same name

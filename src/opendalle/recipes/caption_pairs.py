@@ -21,8 +21,9 @@ from opendalle.base.errors import BadData, BadModel, require
 from opendalle.checkpoint.folder import read_model
 from opendalle.clip.losses import Known
 from opendalle.clip.model import CLIP
-from opendalle.dalle3.caption_network import KINDS, LANGUAGES, manner_of
+from opendalle.dalle3.caption_network import CAPTIONER_PRESETS, KINDS, LANGUAGES, manner_of
 from opendalle.dalle3.caption_objective import CaptionBatch
+from opendalle.dalle3.sight import see
 from opendalle.data.embeddings import EmbeddingStore
 from opendalle.data.emoji.captions import CaptionConfig, write_caption
 from opendalle.data.emoji.dataset import EmojiSet
@@ -39,7 +40,7 @@ from opendalle.recipes.places import runs_beside, say
 from opendalle.tokenizers.bpe import BytePairTokenizer
 from opendalle.tokenizers.text import is_han
 
-SIGHT = "sight"
+PRESET, SIGHT = "emoji", "sight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +269,7 @@ class SightsPlan:
 
 def _seen(batch: Batch, eye: Eye) -> dict[str, np.ndarray]:
     with torch.no_grad():
-        return {SIGHT: eye.clip.picture.states(batch.pictures).numpy().astype(np.float16)}
+        return {SIGHT: see(eye.clip, batch.pictures, CAPTIONER_PRESETS[PRESET].sight).numpy().astype(np.float16)}
 
 
 class CaptionBatches:

@@ -16,14 +16,14 @@ from opendalle.dalle3.caption_network import CAPTIONER_PRESETS, KINDS, CaptionNe
 from opendalle.dalle3.caption_objective import CaptionLossConfig, CaptionObjective
 from opendalle.dalle3.captioner import CaptionerConfig
 from opendalle.pretrained.kinds import HEAD, find_model, load_network
-from opendalle.recipes.caption_pairs import SIGHT, CaptionBatches, CaptionMix, Eye, SightsPlan
+from opendalle.recipes.caption_pairs import PRESET, SIGHT, CaptionBatches, CaptionMix, Eye, SightsPlan
 from opendalle.recipes.card import card_of
 from opendalle.recipes.command import main
 from opendalle.recipes.pairs import num_held_out
 from opendalle.recipes.stage import Stage, Work
 from opendalle.training.config import AdamWConfig, TrainConfig
 
-PRESET, STORAGE, PART = "emoji", "int8-row", "captioner"
+STORAGE, PART = "int8-row", "captioner"
 MEASURED = 64  # held-out pictures scored at once
 # Fine-tunes: what each learns.  One network for all kinds goes on writing some originals, lest it forget how.
 ORIGINAL: Mapping[str, float] = {"original": 1.0}
@@ -130,7 +130,7 @@ class Plan(SightsPlan):
             name=name,
             part=PART,
             out=out,
-            stamps=lambda: self.stamps() | self.writes(kinds).stamps(),
+            stamps=lambda: self.stamps() | self.writes(JOINT).stamps(),  # what is missing is missed before the base
             build=partial(self.work, name, out, kinds),
             prepare=self.look,
         )
@@ -165,7 +165,8 @@ class Plan(SightsPlan):
         loss = CaptionLossConfig(kinds=tuple(kinds)) if is_base else replace(WRITING, kinds=tuple(kinds))
         length = self.pictures if is_base else self.tune_pictures
         return Work(
-            objective=CaptionObjective(network, loss),
+            # A warm start goes into the base, by its part's name; fine-tunes begin with the base.
+            objective=CaptionObjective(network, loss, PART if is_base else "tuned"),
             batches=batches(self.batch_size, range(kept)),
             config=TrainConfig(
                 pictures=length,

@@ -175,17 +175,14 @@ class GridBatches:
         return CaptionedGrids(grid=grid, captions=self._said(drawn), shares=shares)
 
     def _draw(self, row: int, rng: np.random.Generator) -> Drawn:
-        """Choose among the captions of a row; one that is missing is replaced by the picture's own, and that by any."""
-        others = [voice for voice in self.captions.voices if voice != OWN]
-        if not others:
+        """Choose among the captions of a row; one that is missing is replaced by the other."""
+        if not self.captions.kinds:
             return Drawn(row=row, voice=OWN)
-        is_bare = not self.captions.text(row, OWN)
         languages = self.blending.languages or dict.fromkeys(self.captions.languages, 1.0)
-        choice = choose(self.blending, languages, rng, is_bare=is_bare)
-        voice = OWN if choice.kind is None else voice_name(choice.kind, choice.language)
-        if voice != OWN and not self.captions.text(row, voice):
-            voice = OWN
-        return Drawn(row=row, voice=voice)
+        choice = choose(self.blending, languages, rng)
+        other, is_bare = voice_name(choice.kind, choice.language), not self.captions.text(row, OWN)
+        is_there = bool(self.captions.text(row, other))
+        return Drawn(row=row, voice=other if is_there and (choice.is_rewritten or is_bare) else OWN)
 
     def _grids(self, rows: Sequence[int], shape: tuple[int, int]) -> Float[Tensor, "b c h w"]:
         height, width = shape

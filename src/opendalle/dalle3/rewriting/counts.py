@@ -29,7 +29,7 @@ _CHINESE = re.compile(
 _pairs = frozenset("双雙对對")
 _CHINESE_STOP = re.compile("[，。、；：！？,.;:!?和与與跟及在]|并且|旁边|站|坐")
 _chinese_fill = frozenset("的了着小大一子儿上下里中内外前后")
-_stop = "of in on at to for from by with without and or but as is are was were near beside under over"
+_stop = "in on at to for from by with without and or but as is are was were near beside under over"
 _STOP = frozenset(_stop.split())
 
 _UNCHANGED = frozenset(("sheep", "fish", "deer", "moose", "aircraft"))  # plurals without an ending
@@ -94,7 +94,10 @@ def _are_same(several: Count, wanted: Count) -> bool:
     """Whether the same is counted: "five red leaves" share their colour with "three red apples", and no more."""
     if wanted.head:  # Chinese knows no plural
         return wanted.head in several.things
-    return any(stem(one) in wanted.things and (stem(one) != one or one in _UNCHANGED) for one in several.plain)
+    plurals = {one for one in several.plain if stem(one) != one or one in _UNCHANGED}
+    if not wanted.is_said:  # of "a photo of cats" there may be five
+        plurals -= {one for one in wanted.plain if stem(one) != one}
+    return any(stem(one) in wanted.things for one in plurals)
 
 
 def _spaced(text: str) -> list[Count]:

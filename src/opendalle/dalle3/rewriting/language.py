@@ -27,7 +27,7 @@ _empty = (
     "a an the of in on at to for from by with without and or but as is are was were be being been it its this that "
     "these those there his her their my your our some any no not very i me you he she they we into onto over under "
     "who which while where when so than then like just please draw create make generate paint show design imagine "
-    "illustrate render picture image photo of me can could would"
+    "illustrate render picture image photo photograph illustration painting drawing sketch scene me can could would"
 )
 EMPTY_WORDS = frozenset(_empty.split())
 

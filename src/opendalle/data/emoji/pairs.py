@@ -63,13 +63,15 @@ def known_pair(truth: Truth, lexicon: Lexicon, config: PairsConfig, rng: np.rand
     language = "zh" if coin(rng, config.chinese) else "en"
     is_named = truth.background is not None and coin(rng, config.background_named)
     asked = truth if is_named else replace(truth, background=None)
-    voice = {"terse": config.terse, "short": 1 - config.terse}
+    written = {thing.word for thing in truth.things if thing.word}
+    terse = 0.0 if written else config.terse  # keywords come in any case, and then nobody knows how a word is written
+    voice = {"terse": terse, "short": 1 - terse}
     captions = CaptionConfig(
         voices=voice, languages={language: 1.0}, style_named=config.style_named, transparent_named=0.0, odd_terse=0.0
     )
     short = write_caption(asked, lexicon, captions, rng)
     full = description(truth, lexicon, language, rng)
-    for word in {thing.word for thing in truth.things if thing.word}:  # people write all kinds of things on signs
+    for word in sorted(written):  # people write all kinds of things on signs
         other = _inscription((word, _made_up(rng)), rng)
         for opening, closing in ('""', "“”"):
             before, after = f"{opening}{word.lower()}{closing}", f"{opening}{other}{closing}"
@@ -114,8 +116,8 @@ def _strange_english(words: Sequence[str], rng: np.random.Generator) -> Pair:
     style = STYLE_WORDS[pick(rng, tuple(STYLE_WORDS))]
     kind = article(f"{pick(rng, style.adjectives)} {pick(rng, ('picture', 'drawing', 'illustration'))}")
     behind = pick(rng, COLOUR_NAMES)
-    fills = " that fills the picture" if shape == "lone" else ""
-    full = f"{kind} of {asked}{fills}. the background is plain {behind}."
+    place = {"lone": " that fills the whole picture", "two": ""}.get(shape, " in the middle of the picture")
+    full = f"{kind} of {asked}{place}. the background is plain {behind}."
     return Pair(short=asked if coin(rng, 0.8) else asked.removeprefix("a ").removeprefix("an "), full=full)
 
 
