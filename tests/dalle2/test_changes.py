@@ -11,8 +11,9 @@ from opendalle.base.errors import BadPicture, BadRequest
 from opendalle.base.rng import picture_generator
 from opendalle.clip.embedded import read_embedding, write_embedding
 from opendalle.dalle2.decoder import Decoder
-from opendalle.dalle2.latents import reduced, slerp, spherical_mean, stops, text_difference
+from opendalle.dalle2.latents import reduced, spherical_mean, stops, text_difference
 from opendalle.dalle2.pipeline import Dalle2
+from opendalle.diffusion.spheres import slerp
 from opendalle.nn.whitening import Whitening
 from opendalle.pictures import from_array, to_array
 

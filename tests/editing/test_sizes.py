@@ -86,3 +86,49 @@ def test_without_an_upsampler_or_without_growth_less_can_be_had():
 def test_what_draws_nothing_is_refused(wrong):
     with pytest.raises(BadConfig):
         Sizes(**wrong)
+
+
+LONGER = Sizes(squares=(64, 256), factors=(4,), longer=((112, 64), (448, 256), (256, 448)))
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ((448, 256), "drawn at 448x256"),
+        ((112, 64), "drawn at 112x64"),
+        ((64, 112), "drawn at 256x448, shrunk to 64x112"),
+        ((1792, 1024), "drawn at 448x256, enlarged to 1792x1024"),
+        ((1024, 1792), "drawn at 256x448, enlarged to 1024x1792"),
+        ((1024, 1024), "drawn at 256x256, enlarged to 1024x1024"),
+        ((440, 256), "drawn at 448x256, cut to 440x256"),
+        ((512, 256), "drawn at 448x256, grown to 512x256"),
+        ((384, 256), "drawn at 256x256, grown to 384x256"),
+        ((256, 500), "drawn at 256x448, grown to 256x500"),
+    ],
+)
+def test_longer_pictures_that_are_drawn_as_such_are_where_others_begin(size, told):
+    assert LONGER.plan(size).told == told
+    assert LONGER.plan(size).is_native == (told == f"drawn at {size[0]}x{size[1]}")
+
+
+@given(st.integers(64, 1024), st.floats(1.0, 3.0), st.booleans())
+def test_the_steps_of_a_plan_that_begins_longer_lead_to_the_size(short, ratio, is_wide):
+    long = min(round(short * ratio), 3 * short)
+    size = (long, short) if is_wide else (short, long)
+    plan = LONGER.plan(size)
+    assert plan.size == size
+    for large, cut, asked in zip(plan.large, plan.cut, plan.size, strict=True):
+        assert large >= cut >= asked
+    assert max(plan.cut) >= max(plan.large) / 1.06 - plan.factor  # little is drawn to be cut away
+    assert abs(max(plan.cut) - min(plan.cut) * long / short) <= 0.5 + 1e-6
+
+
+def test_what_may_not_grow_is_a_square_or_of_the_very_shape():
+    fixed = Sizes(squares=(64, 256), factors=(4,), longer=LONGER.longer, can_grow=False)
+    for size in ((448, 256), (112, 64), (1792, 1024), (224, 128), (300, 300)):
+        assert fixed.plan(size) == LONGER.plan(size)
+    for size in ((440, 256), (384, 256), (64, 113), (2016, 1152)):
+        with pytest.raises(BadRequest, match="of the shape of 112x64, 448x256, 256x448, too"):
+            fixed.plan(size)
+    with pytest.raises(BadConfig, match="longer pictures"):
+        Sizes(squares=(64,), longer=((112, 63),))

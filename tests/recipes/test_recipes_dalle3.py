@@ -15,6 +15,7 @@ from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.folder import Part, read_model, write_model
 from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
 from opendalle.dalle3.denoiser import DenoiserConfig
+from opendalle.dalle3.pipeline import Dalle3
 from opendalle.dalle3.text_encoder import TextEncoder, TextEncoderConfig
 from opendalle.dalle3.transformer import LatentTransformerConfig
 from opendalle.data.blending import OWN, BlendingConfig
@@ -25,10 +26,9 @@ from opendalle.data.emoji.oracle import Oracle
 from opendalle.data.loading import batch_of
 from opendalle.data.sets import Example
 from opendalle.data.voices import VoicedSet
-from opendalle.pretrained.kinds import TOKENIZER
+from opendalle.pretrained.kinds import TOKENIZER, load_pipeline
 from opendalle.recipes import run
 from opendalle.recipes.dalle3 import ORACLE, dalle3
-from opendalle.recipes.dalle3_folder import read_dalle3
 from opendalle.recipes.grid_pairs import GridBatches, StoredCaptions, encode_grids
 from opendalle.tokenizers import ByteTokenizer
 
@@ -179,11 +179,11 @@ def test_the_denoiser_is_trained_and_its_folder_loads(
     model = read_model(tmp_path / "dalle3")
     assert model.kind == "dalle3"
     assert sum(model.card["recipe"]["shapes"].values()) == pytest.approx(1.0)
-    parts, settings = read_dalle3(model)
-    assert settings.context == 48
-    said = parts.reader.read(["a red apple"])
-    with torch.no_grad():
-        assert parts.denoiser(torch.zeros(1, 4, 64, 112), torch.tensor([5]), said).shape == (1, 4, 64, 112)
+    dalle = load_pipeline(tmp_path / "dalle3")
+    assert isinstance(dalle, Dalle3)
+    assert (dalle.config.context, dalle.config.shapes) == (48, ((64, 112), (112, 64)))
+    (sample,) = dalle.generate("a red apple", width=112, height=64, steps=2)
+    assert sample.picture.size == (112, 64)
 
 
 def test_a_resumed_run_is_the_run_in_one_piece(tmp_path: Path, tiny_preset: None) -> None:

@@ -21,6 +21,7 @@ class Row:
     request: Request
     index: int  # which of the request's pictures
     seed: int  # of its chance
+    told: Mapping[str, Any] = field(default_factory=dict)  # into its own recipe alone
 
 
 @dataclass
@@ -103,7 +104,7 @@ def sample_of(
         step=step,
         num_steps=num_steps,
         is_preview=is_preview,
-        recipe={**told, **asked},
+        recipe={**told, **row.told, **asked},
         seconds=dict(watch.seconds),
     )
 

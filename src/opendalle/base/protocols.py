@@ -188,6 +188,17 @@ class LikelihoodProbe(Protocol):
 
 
 @runtime_checkable
+class DenoiseLossProbe(Protocol):
+    """Probe: how well a model denoises captioned pictures that it did not draw."""
+
+    def denoise_loss(
+        self, captions: Sequence[str], pictures: Any, seeds: Sequence[int] | None = None
+    ) -> Float[Tensor, " b"]:
+        """Return the mean squared error of the noise it finds, one caption and one seed a picture, guidance off."""
+        ...
+
+
+@runtime_checkable
 class ScoredPipeline(Protocol):
     """Probe: candidates, each with all that the model itself could choose by."""
 

@@ -25,9 +25,10 @@ IMAGINING = ("generate", "blend", "edit")  # those that ask the prior
 NOISES = ("led", "fixed")
 RANKS = ("clip", "likelihood", "gain")
 REWRITES = ("off", "own", "http", "local")
+PRIOR_FIELDS = ("prior", "prior_steps", "prior_guidance")  # read by generations that have a prior, and by no other
 DENOISING_FIELDS = (  # read by generations that denoise, and by no other
-    *("steps", "sampler", "refinements", "resamplings", "rescale", "threshold", "prior", "prior_steps"),
-    *("prior_guidance", "renew"),
+    *("steps", "sampler", "refinements", "resamplings", "rescale", "threshold", "renew"),
+    *PRIOR_FIELDS,
 )
 TOKEN_FIELDS = ("temperature", "top_k", "top_p", "rank", "lookahead")  # read by generations that draw words
 PRIORS = ("diffusion", "ar", "linear", "projection", "none", "none-shifted", "caption")

@@ -15,14 +15,14 @@ Source: arXiv:2102.12092, sections 2 and 3.3.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from opendalle.base.errors import BadRequest
-from opendalle.base.jobs import Row, Stopwatch, by_prompt, by_seed, preview_steps, sample_of
+from opendalle.base.jobs import Row, Stopwatch, by_prompt, by_seed, preview_steps
 from opendalle.base.protocols import Hooks
 from opendalle.base.records import Sample
 from opendalle.base.request import DENOISING_FIELDS, Request
@@ -34,27 +34,21 @@ from opendalle.dalle1.words import Words
 from opendalle.editing import Box, Draw, Extension, Mask, SizePlan, mask_from_box, mask_to_text
 from opendalle.editing.making import Making
 from opendalle.editing.requested import AnyMask, edited_samples, mask_of
-from opendalle.pictures import AnyPicture, Given, PictureOrText, take
-from opendalle.pictures.finishing import finished
+from opendalle.editing.work import DrawsFromWords, PictureJob, told_of
+from opendalle.pictures import AnyPicture, Given, take
 from opendalle.upsampling.cascade import resizing
 from opendalle.upsampling.requested import upscaled_samples
 
 
-@dataclass(frozen=True)
-class Job:
-    """Pictures to draw, and what all of them share."""
+@dataclass(frozen=True, kw_only=True)
+class Job(PictureJob):
+    """Pictures to draw, and the words that they share."""
 
-    rows: Sequence[Row]
-    hooks: Hooks
-    told: Mapping[str, Any]  # of the recipe: model, verb and inputs
     known: Int[Tensor, "1 n"] | None = None  # words that stay; None: nothing is known
-    shape: tuple[int, int] | None = None  # width and height of the one picture that was handed in
-    is_clear: bool | None = None  # whether what was handed in is transparent somewhere; None: nothing was
-    plan: SizePlan | None = None  # how the size is made; None: it is drawn natively
     is_scored: bool = False  # whether its samples tell what candidates are chosen by
 
 
-class Dalle1(Probes):
+class Dalle1(Probes, DrawsFromWords):
     """Meeting point 3 for DALL·E 1.
 
     Args:
@@ -63,6 +57,8 @@ class Dalle1(Probes):
         origin: what goes into every picture's recipe: the model's name and sha256.
         clip_sha256: of the folder that its CLIP came from.
     """
+
+    name = "DALL·E 1"
 
     def __init__(
         self, parts: Dalle1Parts, config: Dalle1Config, origin: dict[str, str] | None = None, clip_sha256: str = ""
@@ -99,7 +95,8 @@ class Dalle1(Probes):
             raise BadRequest("an embedding for DALL·E 1", "a prompt: it knows no embeddings")
         request = Request.of(prompt, **asked)
         plan = self._check(request, hooks)
-        return self._jobs(Job(by_seed(request), hooks or Hooks(), self._told("generate"), plan=plan))
+        job = Job(rows=by_seed(request), hooks=hooks or Hooks(), told=told_of(self.origin, "generate"), plan=plan)
+        return self._jobs(job)
 
     def generate_many(self, prompts: Sequence[str], seeds: Sequence[int], **asked: Any) -> Iterator[Sample]:
         """Draw one picture of each caption, in batches; for evaluation and grids.
@@ -114,7 +111,7 @@ class Dalle1(Probes):
         """
         rows = by_prompt(prompts, seeds, asked)
         plan = next((self._check(row.request) for row in rows), None)
-        return self._jobs(Job(rows, Hooks(), self._told("generate"), plan=plan))
+        return self._jobs(Job(rows=rows, hooks=Hooks(), told=told_of(self.origin, "generate"), plan=plan))
 
     def generate_scored(self, prompts: Sequence[str], seeds: Sequence[int], **asked: Any) -> Iterator[Sample]:
         """Draw one picture of each caption, with the scores that candidates are chosen by: a probe for study.
@@ -130,7 +127,7 @@ class Dalle1(Probes):
         rows = by_prompt(prompts, seeds, {**asked, "candidates": 1})
         if next((self._check(row.request) for row in rows), None) is not None:
             raise BadRequest("scores of pictures of another size", f"a size of {self.sizes}, which are drawn natively")
-        return self._jobs(Job(rows, Hooks(), self._told("generate"), is_scored=True))
+        return self._jobs(Job(rows=rows, hooks=Hooks(), told=told_of(self.origin, "generate"), is_scored=True))
 
     def vary(
         self, picture: AnyPicture, prompt: str = "", *, hooks: Hooks | None = None, **asked: Any
@@ -151,15 +148,23 @@ class Dalle1(Probes):
         given, request = take(picture), Request.of(prompt, verb="vary", **asked)
         if request.keep:
             where = ~mask_from_box(Box.parse(request.keep), given.picture.size)
-            return self._edited(given, where, request, hooks, self._told("vary", given))
+            return self._edited(given, where, request, hooks, told_of(self.origin, "vary", given))
         plan = self._check(request, hooks, can_grow=False)
         number = self.parts.transformer.config.num_cells
         share = self.config.vary_share if request.eta is None else request.eta
         with torch.no_grad():
             cells = torch.arange(number, device=self.words.device) < round((1 - share) * number)
             known = known_words(self.words.encode(self.words.as_codec_sees(given)), cells[None])
-        told, shape = self._told("vary", given), given.picture.size
-        return self._jobs(Job(by_seed(request), hooks or Hooks(), told, known, shape, given.is_clear, plan))
+        job = Job(
+            rows=by_seed(request),
+            hooks=hooks or Hooks(),
+            told=told_of(self.origin, "vary", given),
+            known=known,
+            shape=given.picture.size,
+            is_clear=given.is_clear,
+            plan=plan,
+        )
+        return self._jobs(job)
 
     def edit(
         self,
@@ -186,7 +191,7 @@ class Dalle1(Probes):
         """
         given, request = take(picture), Request.of(prompt, verb="edit", **asked)
         where = mask_of(given, mask, request)
-        told = self._told("edit", given)
+        told = told_of(self.origin, "edit", given)
         if mask is not None and not isinstance(where, Extension):
             told["mask"] = mask_to_text(where)
         return self._edited(given, where, request, hooks, told)
@@ -204,51 +209,28 @@ class Dalle1(Probes):
             BadRequest: at once, when the model has no upsampler, or the result would be too large.
         """
         given, request = take(picture), Request.of("", verb="upscale", **asked)
-        words, told = self.words, self._told("upscale", given)
+        words, told = self.words, told_of(self.origin, "upscale", given)
         return upscaled_samples(given, request, words.stages, hooks or Hooks(), told, words.device)
-
-    def blend(self, *sources: PictureOrText, **asked: Any) -> NoReturn:
-        """Refuse: there is no space of meanings between two sentences of words."""
-        _refuse("blend")
-
-    def morph(self, picture: AnyPicture, to_text: str = "", **asked: Any) -> NoReturn:
-        """Refuse: as `blend`."""
-        _refuse("morph")
-
-    def ladder(self, picture: AnyPicture, **asked: Any) -> NoReturn:
-        """Refuse: as `blend`."""
-        _refuse("ladder")
 
     def _check(self, request: Request, hooks: Hooks | None = None, *, can_grow: bool = True) -> SizePlan | None:
         """Refuse what cannot be carried out; say how the size is made, None where it is drawn natively."""
         self._check_words(request, hooks)
-        is_native = request.width == request.height and request.width in self.sizes
-        return None if is_native else self._making.plan(request, can_grow=can_grow)
+        return self._making.plan(request, can_grow=can_grow)
 
     def _check_words(self, request: Request, hooks: Hooks | None) -> None:
         """Refuse wishes that only a denoiser can heed."""
-        request.refuse(DENOISING_FIELDS, "DALL·E 1")
-        request.refuse_unwritten("DALL·E 1")
+        request.refuse(DENOISING_FIELDS, self.name)
+        request.refuse_unwritten(self.name)
         if hooks is not None and hooks.initial_noise is not None:
             raise BadRequest("initial noise for DALL·E 1", "guards alone: it draws words, not out of noise")
         self.words.rank_of(request)
 
-    def _told(self, verb: str, *inputs: Given) -> dict[str, Any]:
-        """What a recipe tells of every picture of a command: the model, the verb, and what was handed in."""
-        return {**self.origin, "verb": verb} | ({"inputs": [one.record() for one in inputs]} if inputs else {})
-
     def _jobs(self, job: Job) -> Iterator[Sample]:
-        if not job.rows:
-            return
-        if job.plan is not None:
-            job = replace(job, told={**job.told, "made": job.plan.told})
-        request = job.rows[0].request
-        batch = 1 if request.exact else request.batch
-        for first in range(0, len(job.rows), batch):
-            yield from self._draw(job.rows[first : first + batch], job, batch)
+        for rows in job.batches():
+            yield from self._draw(rows, job)
 
     @torch.no_grad()
-    def _draw(self, rows: Sequence[Row], job: Job, batch: int) -> Iterator[Sample]:
+    def _draw(self, rows: Sequence[Row], job: Job) -> Iterator[Sample]:
         """Draw all candidates of some pictures, keep the best of each; requests differ in prompt and seed only."""
         words, watch, request = self.words, Stopwatch(), rows[0].request
         config, count = self.parts.transformer.config, request.candidates or self.config.candidates
@@ -257,7 +239,7 @@ class Dalle1(Probes):
         text = words.read(prompts)
         watch.lap("text")
         found = list[Tensor]()
-        for some in torch.arange(len(prompts)).split(batch):
+        for some in torch.arange(len(prompts)).split(job.batch):
             first, end = int(some[0]), int(some[-1]) + 1
             known = None if job.known is None else job.known.expand(end - first, -1)
             wish = words.wish(request, prompts[first:end])
@@ -283,7 +265,7 @@ class Dalle1(Probes):
         watch.lap("rank")
         pictures = words.decode(chosen)
         watch.lap("codec")
-        side = request.width if job.plan is None else job.plan.square
+        side = min(job.drawn)
         if side > pictures.shape[-1]:
             pictures = words.upsample(pictures, side, generators[::count])
             watch.lap("upsampler")
@@ -305,20 +287,11 @@ class Dalle1(Probes):
         self, job: Job, step: int, row: Row, values: Float[Tensor, "c h w"], watch: Stopwatch, is_preview: bool
     ) -> Sample:
         """Turn one picture, as it stands when so many words are drawn, into a sample; guards see it when it is done."""
-        picture = finished(values.float().cpu().numpy(), row.request, shape=job.shape, is_clear=job.is_clear)
         num_steps = self.parts.transformer.config.num_cells
-        sample = sample_of(row, picture, job.told, watch, step, num_steps, is_preview=is_preview)
-        if not is_preview:
-            job.hooks.check(sample)
-        return sample
+        return job.finished(row, values, watch, step, num_steps, is_preview=is_preview)
 
     def _edited(
         self, given: Given, where: Mask | Extension, request: Request, hooks: Hooks | None, told: Mapping[str, Any]
     ) -> Iterator[Sample]:
         self._check_words(request, hooks)
         return edited_samples(self._edits.begin(given, where, request), request, hooks or Hooks(), told)
-
-
-def _refuse(verb: str) -> NoReturn:
-    todo = "DALL·E 2 can: its pictures have a space of meanings between them."
-    raise BadRequest(f"{verb} with DALL·E 1", "generate, vary, edit or upscale", todo)

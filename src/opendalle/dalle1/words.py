@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
@@ -12,6 +11,7 @@ from opendalle.base.axes import Mask, Pictures, Tokens
 from opendalle.base.errors import BadRequest
 from opendalle.base.protocols import PairLikelihood
 from opendalle.base.request import Request
+from opendalle.clip.embedder import ClipEmbedder
 from opendalle.clip.rerank import rerank
 from opendalle.dalle1.drawing import (
     Wish,
@@ -24,7 +24,7 @@ from opendalle.dalle1.parts import Dalle1Config, Dalle1Parts
 from opendalle.pictures import Given
 from opendalle.samplers import TokenOptions
 from opendalle.upsampling.cascade import UpsamplerStage, enlarged
-from opendalle.upsampling.settings import chained
+from opendalle.upsampling.settings import chained, native_sides
 
 
 class Words:
@@ -42,8 +42,7 @@ class Words:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Sides of the square pictures that it draws natively, smallest first."""
-        side, upsampler = self.parts.codec.picture_size, self.parts.upsampler
-        return (side,) if upsampler is None else (side, side * upsampler.config.factor)
+        return native_sides(self.parts.codec.picture_size, self.parts.upsampler)
 
     @property
     def stages(self) -> tuple[UpsamplerStage, ...]:
@@ -189,10 +188,7 @@ class Words:
         Args:
             *captions: any.
         """
-        clip = self.parts.clip
-        assert clip is not None
-        packed = self.parts.tokenizer.pack(list(captions), clip.config.context)
-        return torch.from_numpy(packed.ids).to(self.device), torch.from_numpy(packed.mask).to(self.device)
+        return self._embedder.spell(captions)
 
     def as_clip_sees(self, pictures: Pictures) -> Float[Tensor, "b c2 h2 w2"]:
         """Fit the codec's pictures to CLIP's size and channels.
@@ -200,16 +196,12 @@ class Words:
         Args:
             pictures: in [-1, 1].
         """
-        clip = self.parts.clip
-        assert clip is not None
-        channels, side = clip.config.channels, clip.config.size
-        if pictures.shape[1] > channels:  # premultiplied, laid on white
-            pictures = pictures[:, :3] + 1 - pictures[:, 3:]
-        elif pictures.shape[1] < channels:
-            pictures = torch.cat([pictures, torch.ones_like(pictures[:, :1])], dim=1)
-        if pictures.shape[-1] == side:
-            return pictures
-        return F.interpolate(pictures, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
+        return self._embedder.fit(pictures)
+
+    @cached_property
+    def _embedder(self) -> ClipEmbedder:
+        assert self.parts.clip is not None
+        return ClipEmbedder(self.parts.clip, self.parts.tokenizer)
 
     @property
     def _nothing(self) -> float:

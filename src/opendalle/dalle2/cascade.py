@@ -38,7 +38,7 @@ from opendalle.samplers.repaint import RepaintOptions, repaint
 from opendalle.samplers.sample import last_state, sample
 from opendalle.samplers.settings import StageSettings
 from opendalle.upsampling.cascade import UpsamplerStage
-from opendalle.upsampling.settings import chained
+from opendalle.upsampling.settings import chained, native_sides
 
 OWN_PRIOR = "diffusion"  # the one that lies in the model's own folder
 ENLARGING = ("upsampler", "upscaler")  # the networks that make pictures larger, in order
@@ -71,8 +71,7 @@ class Cascade:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Sides of the square pictures that it draws natively, smallest first."""
-        side, upsampler = self.parts.codec.picture_size, self.parts.upsampler
-        return (side,) if upsampler is None else (side, side * upsampler.config.factor)
+        return native_sides(self.parts.codec.picture_size, self.parts.upsampler)
 
     @property
     def stages(self) -> tuple[UpsamplerStage, ...]:

@@ -19,12 +19,13 @@ from opendalle.base.request import Request
 from opendalle.base.rng import normal_like_rows, picture_generator
 from opendalle.dalle2.cascade import Cascade
 from opendalle.dalle2.jobs import Begin, Start
-from opendalle.dalle2.latents import check_weights, reduced, slerp, spherical_mean, stops, text_difference
+from opendalle.dalle2.latents import check_weights, reduced, spherical_mean, stops, text_difference
 from opendalle.dalle2.parts import Latent, Prompted
+from opendalle.diffusion.spheres import slerp
 from opendalle.pictures import Given
+from opendalle.samplers.invert import REFINEMENTS
 from opendalle.samplers.sample import last_state
 
-REFINEMENTS = 3  # network calls a step of the walk back
 VARY_ETA = 0.8  # how far a variation wanders, unless `eta` says otherwise
 
 

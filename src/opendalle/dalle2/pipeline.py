@@ -15,7 +15,6 @@ Source: unCLIP, arXiv:2204.06125, sections 2, 3 and 6.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -25,7 +24,7 @@ from torch import Generator, Tensor
 
 from opendalle.base.axes import Embeddings, Pictures
 from opendalle.base.errors import BadRequest
-from opendalle.base.jobs import Row, Stopwatch, by_frame, by_prompt, by_seed, preview_steps, sample_of
+from opendalle.base.jobs import Row, Stopwatch, by_frame, by_prompt, by_seed, preview_steps
 from opendalle.base.protocols import Hooks
 from opendalle.base.records import Sample
 from opendalle.base.request import TOKEN_FIELDS, Request
@@ -40,8 +39,8 @@ from opendalle.dalle2.probes import Probes
 from opendalle.editing import Box, Draw, Extension, SizePlan, mask_from_box, mask_to_text
 from opendalle.editing.making import Making
 from opendalle.editing.requested import AnyMask, edited_samples, mask_of
+from opendalle.editing.work import told_of
 from opendalle.pictures import AnyPicture, Given, PictureOrText, take, take_or_text
-from opendalle.pictures.finishing import finished
 from opendalle.samplers.course import SamplerState
 from opendalle.upsampling.cascade import resizing
 from opendalle.upsampling.requested import upscaled_samples
@@ -102,7 +101,7 @@ class Dalle2(Probes):
             BadRequest: at once, before anything is drawn, when the request cannot be carried out.
         """
         request = Request.of(prompt, **asked)
-        plan, told = self._check(request), self._told("generate")
+        plan, told = self._check(request), told_of(self.origin, "generate")
         if isinstance(embedding, Embedded):
             if embedding.clip != self.clip_sha256:
                 raise BadRequest(f"{embedding.name}, an embedding of another CLIP", "one that this model's CLIP made")
@@ -113,7 +112,8 @@ class Dalle2(Probes):
         if embedding is not None and embedding.shape != (1, width):
             raise BadRequest(f"an embedding of shape {tuple(embedding.shape)}", f"one row of {width} numbers")
         hooks = hooks or Hooks()
-        return self._jobs(Job(by_seed(request), self._drawing(hooks, embedding), hooks, told, plan=plan))
+        begin = self._drawing(hooks, embedding)
+        return self._jobs(Job(rows=by_seed(request), begin=begin, hooks=hooks, told=told, plan=plan))
 
     def generate_many(self, prompts: Sequence[str], seeds: Sequence[int], **asked: Any) -> Iterator[Sample]:
         """Draw one picture of each caption, in batches; for evaluation and grids.
@@ -128,7 +128,8 @@ class Dalle2(Probes):
         """
         rows = by_prompt(prompts, seeds, asked)
         plan = next((self._check(row.request) for row in rows), None)
-        return self._jobs(Job(rows, self._drawing(Hooks(), None), Hooks(), self._told("generate"), plan=plan))
+        begin, told = self._drawing(Hooks(), None), told_of(self.origin, "generate")
+        return self._jobs(Job(rows=rows, begin=begin, hooks=Hooks(), told=told, plan=plan))
 
     def embed(self, what: PictureOrText | Pictures) -> Embeddings:
         """Return CLIP's embedding of a picture or a text, one row, as `generate` takes it.
@@ -169,7 +170,7 @@ class Dalle2(Probes):
             where = ~mask_from_box(Box.parse(request.keep), given.picture.size)
             self._check_steps(request)
             run = self._edits.begin(given, where, request, embedding=cache(lambda: self.embed(given)))
-            return edited_samples(run, request, hooks or Hooks(), self._told("vary", given))
+            return edited_samples(run, request, hooks or Hooks(), told_of(self.origin, "vary", given))
         return self._changed("vary", [given], request, by_seed(request), self._changes.variation(given, request), hooks)
 
     def blend(self, *sources: PictureOrText, hooks: Hooks | None = None, **asked: Any) -> Iterator[Sample]:
@@ -254,7 +255,7 @@ class Dalle2(Probes):
         """
         given, request = take(picture), Request.of(prompt, verb="edit", **asked)
         where = mask_of(given, mask, request)
-        told = self._told("edit", given)
+        told = told_of(self.origin, "edit", given)
         if mask is not None and not isinstance(where, Extension):
             told["mask"] = mask_to_text(where)
         self._check_steps(request)
@@ -275,14 +276,13 @@ class Dalle2(Probes):
             BadRequest: at once, when the model has no upsampler, or the result would be too large.
         """
         given, request = take(picture), Request.of("", verb="upscale", **asked)
-        cascade, told = self.cascade, self._told("upscale", given)
+        cascade, told = self.cascade, told_of(self.origin, "upscale", given)
         return upscaled_samples(given, request, cascade.stages, hooks or Hooks(), told, cascade.device)
 
     def _check(self, request: Request, *, can_grow: bool = True) -> SizePlan | None:
         """Refuse what cannot be carried out; say how the size is made, None where it is drawn natively."""
         self._check_steps(request)
-        is_native = request.width == request.height and request.width in self.sizes
-        return None if is_native else self._making.plan(request, can_grow=can_grow)
+        return self._making.plan(request, can_grow=can_grow)
 
     def _check_steps(self, request: Request) -> None:
         request.refuse(TOKEN_FIELDS, "DALL·E 2")
@@ -324,22 +324,20 @@ class Dalle2(Probes):
         pictures = [one for one in sources if isinstance(one, Given)]
         shape = pictures[0].picture.size if len(sources) == len(pictures) == 1 else None
         is_clear = all(one.is_clear for one in pictures) if pictures else None
-        return self._jobs(Job(rows, begin, hooks or Hooks(), self._told(verb, *sources), shape, is_clear, plan))
-
-    def _told(self, verb: str, *inputs: Given | str) -> dict[str, Any]:
-        """What a recipe tells of every picture of a command: the model, the verb, and what was handed in."""
-        records = [one.record() if isinstance(one, Given) else {"text": one} for one in inputs]
-        return {**self.origin, "verb": verb} | ({"inputs": records} if records else {})
+        job = Job(
+            rows=rows,
+            begin=begin,
+            hooks=hooks or Hooks(),
+            told=told_of(self.origin, verb, *sources),
+            shape=shape,
+            is_clear=is_clear,
+            plan=plan,
+        )
+        return self._jobs(job)
 
     def _jobs(self, job: Job) -> Iterator[Sample]:
-        if not job.rows:
-            return
-        if job.plan is not None:
-            job = replace(job, told={**job.told, "made": job.plan.told})
-        request = job.rows[0].request
-        batch = 1 if request.exact else request.batch
-        for first in range(0, len(job.rows), batch):
-            yield from self._draw(job.rows[first : first + batch], job)
+        for rows in job.batches():
+            yield from self._draw(rows, job)
 
     @torch.no_grad()
     def _draw(self, rows: Sequence[Row], job: Job) -> Iterator[Sample]:
@@ -361,7 +359,7 @@ class Dalle2(Probes):
         watch.lap("decoder")
         pictures = self.parts.codec.decode(state.x_t)
         watch.lap("codec")
-        if (request.width if job.plan is None else job.plan.square) > pictures.shape[-1]:
+        if min(job.drawn) > pictures.shape[-1]:
             pictures = cascade.upsample(pictures, generators)
             watch.lap("upsampler")
         finish = partial(_finished, job, state)
@@ -379,9 +377,5 @@ class Dalle2(Probes):
 def _finished(
     job: Job, state: SamplerState, row: Row, values: Float[Tensor, "c h w"], watch: Stopwatch, is_preview: bool
 ) -> Sample:
-    """Turn one picture, as it stands at a state of the decoder, into a sample; guards see it when it is finished."""
-    picture = finished(values.float().cpu().numpy(), row.request, shape=job.shape, is_clear=job.is_clear)
-    sample = sample_of(row, picture, job.told, watch, state.step, state.num_steps, is_preview=is_preview)
-    if not is_preview:
-        job.hooks.check(sample)
-    return sample
+    """Turn one picture, as it stands at a state of the decoder, into a sample."""
+    return job.finished(row, values, watch, state.step, state.num_steps, is_preview=is_preview)

@@ -1,4 +1,4 @@
-"""A size, made as it was planned: a generation's square grown, enlarged, cut and shrunk, one record a step.
+"""A size, made as it was planned: what a generation draws, grown, enlarged, cut and shrunk, one record a step.
 
 What draws new ground and what resizes are handed in: this room knows no network.  Pictures leave their batch here and
 go on one by one, so that memory is that of one large picture and a window.
@@ -21,7 +21,7 @@ from opendalle.base.records import Sample
 from opendalle.base.request import Request
 from opendalle.editing.drawing import Draw, extended
 from opendalle.editing.ground import carried_on
-from opendalle.editing.sizes import SizePlan, Sizes
+from opendalle.editing.sizes import Size, SizePlan, Sizes
 from opendalle.pictures import from_array, to_array
 
 OPAQUE, OPAQUE_SHARE = 240, 0.95  # alpha of so much of a picture's border that its ground counts as painted
@@ -42,29 +42,38 @@ class MakingStep:
 
 
 class Making:
-    """The sizes that a generation makes out of its squares.
+    """The sizes that a generation makes out of what it draws.
 
     Args:
         squares: sides of those that it draws, smallest first.
         factors: of the upsamplers that may follow the largest, in order.
         resizing: from the chance of one picture to what resizes it with them.
+        longer: wide and tall pictures that it draws, as `Sizes` has them.
     """
 
-    def __init__(self, squares: Sequence[int], factors: Sequence[int], resizing: Callable[[Generator], Resize]) -> None:
-        self.squares, self.factors, self.resizing = tuple(squares), tuple(factors), resizing
+    def __init__(
+        self,
+        squares: Sequence[int],
+        factors: Sequence[int],
+        resizing: Callable[[Generator], Resize],
+        longer: Sequence[Size] = (),
+    ) -> None:
+        self.squares, self.factors, self.longer = tuple(squares), tuple(factors), tuple(longer)
+        self.resizing = resizing
 
-    def plan(self, request: Request, *, can_grow: bool = True) -> SizePlan:
-        """Say how a size is made.
+    def plan(self, request: Request, *, can_grow: bool = True) -> SizePlan | None:
+        """Say how a size is made; None: it is drawn as it is handed out.
 
         Args:
             request: width and height.
-            can_grow: whether a square may grow into a longer picture.
+            can_grow: whether what is drawn may grow into a longer picture.
 
         Raises:
             BadRequest: when it cannot be made; the message lists what can.
         """
-        sizes = Sizes(squares=self.squares, factors=self.factors, can_grow=can_grow)
-        return sizes.plan((request.width, request.height))
+        sizes = Sizes(squares=self.squares, longer=self.longer, factors=self.factors, can_grow=can_grow)
+        plan = sizes.plan((request.width, request.height))
+        return None if plan.is_native else plan
 
     def samples(
         self,
@@ -80,7 +89,7 @@ class Making:
         """Finish the pictures of a batch, one by one; with previews, show each before and after every frame it grows.
 
         Args:
-            pictures: the squares.
+            pictures: as they were drawn.
             rows: what was asked of each.
             plan: from `plan`.
             generators: one a picture; the rest of its chance.
@@ -99,19 +108,19 @@ class Making:
 
 
 @torch.no_grad()
-def making(square: Pictures, plan: SizePlan, draw: Draw, resize: Resize) -> Iterator[MakingStep]:
-    """Bring one square to its size, one record a frame of the growth and a step of the upscaler.
+def making(drawn: Pictures, plan: SizePlan, draw: Draw, resize: Resize) -> Iterator[MakingStep]:
+    """Bring one picture to its size, one record a frame of the growth and a step of the upscaler.
 
     Args:
-        square: one row, in [-1, 1].
+        drawn: one row, in [-1, 1].
         plan: how.
         draw: what draws new ground, with its chance inside.
         resize: what enlarges and shrinks, with its chance inside.
     """
-    x = square
+    x = drawn
     if plan.extension is not None:
         yield MakingStep(stage="growth", picture=x)
-        for x in _growing(square, plan, draw):
+        for x in _growing(drawn, plan, draw):
             yield MakingStep(stage="growth", picture=x)
     if plan.factor > 1:
         if plan.extension is None:
@@ -123,20 +132,20 @@ def making(square: Pictures, plan: SizePlan, draw: Draw, resize: Resize) -> Iter
     (left, top), (wide, high), (width, height) = plan.corner, plan.cut, plan.size
     *_, x = resize(x[:, :, top : top + high, left : left + wide], (height, width))
     assert x is not None
-    if x.shape[1] < square.shape[1]:
+    if x.shape[1] < drawn.shape[1]:
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)  # the ground was opaque, and is
     yield MakingStep(stage="fitting", picture=x, is_last=True)
 
 
-def _growing(square: Pictures, plan: SizePlan, draw: Draw) -> Iterator[Pictures]:
+def _growing(drawn: Pictures, plan: SizePlan, draw: Draw) -> Iterator[Pictures]:
     """Yield the picture when its plain ground has been carried on, and after each frame of what is drawn."""
     assert plan.extension is not None
-    carried = carried_on(from_array(square[0].float().cpu().numpy()), plan.extension)
-    yield torch.from_numpy(to_array(carried.picture))[None].to(square.device)
+    carried = carried_on(from_array(drawn[0].float().cpu().numpy()), plan.extension)
+    yield torch.from_numpy(to_array(carried.picture))[None].to(drawn.device)
     if carried.left_over is None:
         return
     for state in extended(_on_its_ground(carried.picture), carried.left_over, draw, plan.square):
-        yield torch.from_numpy(to_array(state.picture))[None].to(square.device)
+        yield torch.from_numpy(to_array(state.picture))[None].to(drawn.device)
 
 
 def _on_its_ground(picture: Image.Image) -> Image.Image:

@@ -28,6 +28,6 @@ def finished(
     """
     picture = from_array(values)
     if shape is not None:
-        picture = picture.crop(fit_box(*shape, picture.width))
+        picture = picture.crop(fit_box(*shape, *picture.size))
     keeps = keeps_transparency(request) if is_clear is None or request.background != "auto" else is_clear
     return picture if keeps else composite(picture)

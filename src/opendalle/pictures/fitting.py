@@ -1,4 +1,4 @@
-"""Fitting pictures of any shape into a network's square, and finding them there again."""
+"""Fitting pictures of any shape into what a network takes, and finding them there again."""
 
 import hashlib
 from dataclasses import dataclass
@@ -41,7 +41,17 @@ class Given:
             side: of the square, in pixels.
             channels: 4 keeps transparency, also round a picture that is no square; 3 lays all on white.
         """
-        fitted = fit(self.picture, side)
+        return self.fitted(side, side, channels)
+
+    def fitted(self, width: int, height: int, channels: int) -> Float32[np.ndarray, "c h w"]:
+        """Return it as numbers in [-1, 1], fitted into a rectangle.
+
+        Args:
+            width: of the rectangle, in pixels.
+            height: of the rectangle.
+            channels: as in `square`.
+        """
+        fitted = fit(self.picture, width, height)
         return to_array(fitted if channels == 4 else composite(fitted))
 
 
@@ -92,34 +102,40 @@ def take(source: AnyPicture) -> Given:
     return Given(picture=picture, name=name, sha256=hashlib.sha256(data).hexdigest())
 
 
-def fit_box(width: int, height: int, side: int) -> Box:
-    """Say where a picture lies in a square that it is fitted into: in the middle, its longer side filling it.
+def fit_box(width: int, height: int, wide: int, high: int | None = None) -> Box:
+    """Say where a picture lies in a rectangle that it is fitted into: in the middle, as large as it can be.
 
     Args:
         width: of the picture, in pixels.
         height: of the picture.
-        side: of the square.
+        wide: width of the rectangle.
+        high: height of the rectangle; None: it is a square.
     """
-    longer = max(width, height)
-    across, down = (max(1, round(one * side / longer)) for one in (width, height))
-    left, top = (side - across) // 2, (side - down) // 2
+    high = wide if high is None else high
+    if width * high >= height * wide:
+        across, down = wide, max(1, round(height * wide / width))
+    else:
+        across, down = max(1, round(width * high / height)), high
+    left, top = (wide - across) // 2, (high - down) // 2
     return left, top, left + across, top + down
 
 
-def fit(picture: Image.Image, side: int) -> Image.Image:
-    """Fit a picture into a square, transparent where it does not reach.
+def fit(picture: Image.Image, wide: int, high: int | None = None) -> Image.Image:
+    """Fit a picture into a rectangle, transparent where it does not reach.
 
     Args:
         picture: RGB or RGBA with straight alpha.
-        side: of the square, in pixels.
+        wide: width of the rectangle, in pixels.
+        high: height of the rectangle; None: it is a square.
 
     Returns:
         RGBA with straight alpha.
     """
-    left, top, right, bottom = fit_box(picture.width, picture.height, side)
-    square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
-    square.paste(resize(picture.convert("RGBA"), right - left, bottom - top), (left, top))
-    return square
+    high = wide if high is None else high
+    left, top, right, bottom = fit_box(picture.width, picture.height, wide, high)
+    ground = Image.new("RGBA", (wide, high), (0, 0, 0, 0))
+    ground.paste(resize(picture.convert("RGBA"), right - left, bottom - top), (left, top))
+    return ground
 
 
 def resize(picture: Image.Image, width: int, height: int) -> Image.Image:

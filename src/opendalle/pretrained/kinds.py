@@ -1,100 +1,73 @@
-"""The closed table kind -> class, and how a model is put together from its folders.
-
-A model folder holds its own networks and names the sibling folders that it needs, each by name and sha256: so one
-CLIP and one codec serve several generations, and none can be mixed up with another.
-"""
+"""From a name to a model that is ready to use: how each kind is put together from its folder and its siblings."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from reprlib import repr as repr_short
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
 
 from opendalle.base.errors import BadConfig, BadModel
 from opendalle.checkpoint.configs import from_plain
-from opendalle.checkpoint.folder import ModelFolder, StoredPart, read_model
-from opendalle.checkpoint.places import find_model, is_plain
-from opendalle.clip.model import CLIP, CLIPConfig
-from opendalle.codec.consistency import ConsistencyCodec, ConsistencyDecoder, ConsistencyDecoderConfig
-from opendalle.codec.dvae import DiscreteVAE, DiscreteVAEConfig
-from opendalle.codec.identity import IdentityCodec, IdentityCodecConfig
-from opendalle.codec.kl import KLAutoencoder, KLAutoencoderConfig
-from opendalle.codec.latent import LatentAutoencoder, LatentAutoencoderConfig
-from opendalle.codec.vqgan import VQGAN, VQGANConfig
+from opendalle.checkpoint.folder import ModelFolder, read_model
+from opendalle.checkpoint.places import find_model
+from opendalle.clip.embedder import ClipEmbedder
+from opendalle.codec.consistency import ConsistencyCodec, ConsistencyDecoder
 from opendalle.dalle1.parts import Dalle1Config, Dalle1Parts
 from opendalle.dalle1.pipeline import Dalle1
-from opendalle.dalle1.transformer import Dalle1Transformer, Dalle1TransformerConfig
-from opendalle.dalle2.decoder import Decoder, DecoderConfig
-from opendalle.dalle2.means import Guess, GuessConfig, Sketch, SketchConfig
 from opendalle.dalle2.parts import Dalle2Config, Dalle2Parts
 from opendalle.dalle2.pipeline import Dalle2
-from opendalle.dalle2.priors.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
-from opendalle.dalle2.priors.diffusion import DiffusionPrior, DiffusionPriorConfig
-from opendalle.dalle2.priors.linear import LinearPrior, LinearPriorConfig
-from opendalle.dalle2.priors.projection import ProjectionPrior, ProjectionPriorConfig
 from opendalle.dalle2.priors.protocol import Prior
-from opendalle.dalle2.priors.untrained import ShiftedText, ShiftedTextConfig
-from opendalle.dalle3.caption_network import CaptionNetwork, CaptionNetworkConfig
 from opendalle.dalle3.captioner import Captioner, CaptionerConfig
-from opendalle.dalle3.denoiser import Denoiser, DenoiserConfig
-from opendalle.dalle3.reading import SpellsCaptions
+from opendalle.dalle3.parts import Dalle3Config, Dalle3Parts
+from opendalle.dalle3.pipeline import Dalle3
+from opendalle.dalle3.reading import CaptionReader
 from opendalle.dalle3.rewriter import OwnRewriter, OwnRewriterConfig
-from opendalle.dalle3.text_decoder import TextDecoder, TextDecoderConfig, TextToText
-from opendalle.dalle3.text_encoder import TextEncoder, TextEncoderConfig
-from opendalle.evaluation.judge import Judge, JudgeConfig
-from opendalle.nn.unfilled import Unfilled
-from opendalle.tokenizers import BytePairTokenizer, ByteTokenizer, UnigramTokenizer
-from opendalle.upsampling.network import Upsampler, UpsamplerConfig
-
-Network = tuple[type[Any], type[nn.Module]]  # config dataclass, class
-
-NETWORKS: Mapping[str, Network] = MappingProxyType(
-    {
-        "clip": (CLIPConfig, CLIP),
-        "codec-identity": (IdentityCodecConfig, IdentityCodec),
-        "codec-kl": (KLAutoencoderConfig, KLAutoencoder),
-        "codec-latent": (LatentAutoencoderConfig, LatentAutoencoder),
-        "codec-dvae": (DiscreteVAEConfig, DiscreteVAE),
-        "codec-vqgan": (VQGANConfig, VQGAN),
-        "consistency-decoder": (ConsistencyDecoderConfig, ConsistencyDecoder),
-        "dalle1-transformer": (Dalle1TransformerConfig, Dalle1Transformer),
-        "dalle2-prior": (DiffusionPriorConfig, DiffusionPrior),
-        "dalle2-prior-ar": (AutoregressivePriorConfig, AutoregressivePrior),
-        "dalle2-prior-linear": (LinearPriorConfig, LinearPrior),
-        "dalle2-prior-none-shifted": (ShiftedTextConfig, ShiftedText),
-        "dalle2-prior-projection": (ProjectionPriorConfig, ProjectionPrior),
-        "dalle2-guess": (GuessConfig, Guess),
-        "dalle2-sketch": (SketchConfig, Sketch),
-        "dalle2-decoder": (DecoderConfig, Decoder),
-        "dalle3-captions": (CaptionNetworkConfig, CaptionNetwork),
-        "dalle3-denoiser": (DenoiserConfig, Denoiser),
-        "text-encoder": (TextEncoderConfig, TextEncoder),
-        "text-decoder": (TextDecoderConfig, TextDecoder),
-        "upsampler": (UpsamplerConfig, Upsampler),
-        "judge": (JudgeConfig, Judge),
-    }
+from opendalle.dalle3.text_decoder import TextToText
+from opendalle.pretrained.folders import (
+    CODEC_HEAD,
+    HEAD,
+    NETWORKS,
+    PRIORS_HEAD,
+    ROLES,
+    TOKENIZER,
+    head_of,
+    load_network,
+    load_spelling,
+    load_tokenizer,
+    only_part,
+    sibling,
 )
+from opendalle.tokenizers import ByteTokenizer
 
-ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # role of a sibling -> kinds that can play it
-    {
-        "clip": ("clip",),
-        "codec": ("codec-identity", "codec-kl", "codec-latent", "consistency-decoder"),
-        "encoder": ("codec-identity", "codec-kl", "codec-latent"),
-        "words": ("codec-dvae", "codec-vqgan"),
-        "upsampler": ("upsampler",),
-        "upscaler": ("upsampler",),
-        "priors": ("dalle2-priors",),
-        "text": ("text-encoder",),
-    }
-)
-HEAD = "pipeline"  # the part that holds a model's settings and siblings
-CODEC_HEAD = "codec"  # the part of a consistency decoder that names the codec whose grids it draws, if it does
-PRIORS_HEAD = "priors"  # the part of a folder of priors that names their CLIP; every other part is a prior
+__all__ = [
+    "ASSISTANTS",
+    "CODEC_HEAD",
+    "COLLECTIONS",
+    "HEAD",
+    "NETWORKS",
+    "PIPELINES",
+    "PRIORS_HEAD",
+    "ROLES",
+    "TOKENIZER",
+    "Priors",
+    "clip_of_priors",
+    "find_model",
+    "load",
+    "load_captioner",
+    "load_folder",
+    "load_network",
+    "load_pipeline",
+    "load_spelling",
+    "load_tokenizer",
+    "sibling",
+]
 
-TOKENIZER = "tokenizer.json"  # beside a CLIP's weights
+Loaded = TypeVar("Loaded")
+
+DALLE3_NEEDS = ("text", "codec")  # siblings without which no DALL·E 3 draws
+DALLE3_ROLES = (*DALLE3_NEEDS, "rewriter", "captioner", "clip", "upsampler", "upscaler")
 
 
 def load(name: str | Path, *, device: str | torch.device = "cpu") -> Any:
@@ -155,77 +128,11 @@ def load_folder(model: ModelFolder, *, device: str | torch.device = "cpu") -> An
     if model.kind in COLLECTIONS:
         return COLLECTIONS[model.kind](model, device)
     if model.kind in NETWORKS:
-        return load_network(model.kind, _only_part(model), device=device)
+        return load_network(model.kind, only_part(model), device=device)
     if model.kind in ASSISTANTS:
         return ASSISTANTS[model.kind](model, device)
     known = ", ".join(sorted({*PIPELINES, *COLLECTIONS, *ASSISTANTS, *NETWORKS}))
     raise BadModel(f"{model.path} of kind {model.kind!r}", f"one of {known}", "Update opendalle?")
-
-
-def load_network(kind: str, part: StoredPart, *, device: str | torch.device = "cpu") -> Any:
-    """Build one network and give it its weights, strictly.
-
-    Args:
-        kind: a key of NETWORKS.
-        part: its config and weights.
-        device: where it goes.
-
-    Raises:
-        BadModel: when no network can be built from the config, or the weights are not exactly those of the network.
-    """
-    config_class, network_class = NETWORKS[kind]
-    config = from_plain(config_class, part.config)
-    try:
-        with Unfilled():
-            network = network_class(config)
-    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        came = f"{part.root}/{part.name}, whose config makes no {kind} ({error})"
-        raise BadModel(came, "a config as opendalle writes it") from None
-    state = part.state()
-    wanted = network.state_dict()
-    wrong = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
-    if problems := sorted({*wrong, *(set(state) - set(wanted))}):
-        raise BadModel(f"{part.root}/{part.name} with other weights, as {problems[0]}", f"those of a {kind}")
-    network.load_state_dict(state, strict=True)
-    return network.to(device).eval().requires_grad_(False)
-
-
-def load_tokenizer(model: ModelFolder) -> BytePairTokenizer:
-    """Return the tokenizer that lies beside a CLIP's weights."""
-    return BytePairTokenizer.from_json(_only_part(model).extra(TOKENIZER))  # noqa: S610 - no database here
-
-
-def sibling(model: ModelFolder, siblings: Any, role: str) -> ModelFolder:
-    """Open the model that another one names, and check that it is the very one.
-
-    Args:
-        model: who names it.
-        siblings: role -> name and sha256, as the file holds it.
-        role: which one.
-
-    Raises:
-        BadModel: when it is missing, of a kind that cannot play the role, or another model of the same name.
-    """
-    wanted = siblings.get(role) if isinstance(siblings, Mapping) else None
-    name, sha256 = (wanted.get("name"), wanted.get("sha256")) if isinstance(wanted, Mapping) else (None, None)
-    if not isinstance(name, str) or not isinstance(sha256, str) or not is_plain(name):
-        raise BadModel(f"{model.path} with {role} = {repr_short(wanted)}", "a sibling's plain name and sha256")
-    found = read_model(find_model(name, beside=model.path))
-    if found.kind not in ROLES[role]:
-        raise BadModel(f"{found.path}, a {found.kind}, as the {role} of {model.path}", " or ".join(ROLES[role]))
-    if found.sha256 != sha256:
-        raise BadModel(
-            f"{found.path}, another {role} than {model.path} was trained with",
-            f"the one with sha256 {sha256[:12]}...",
-            "Put it beside the model, or train the model again.",
-        )
-    return found
-
-
-def _only_part(model: ModelFolder) -> StoredPart:
-    if len(model.parts) != 1:
-        raise BadModel(f"{model.path} with {len(model.parts)} parts", f"the one part of a {model.kind}")
-    return next(iter(model.parts.values()))
 
 
 def _ready(device: Any) -> torch.device:
@@ -234,14 +141,6 @@ def _ready(device: Any) -> torch.device:
         return torch.zeros(1, device=device).device
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError):
         raise BadConfig(f"the device {str(device)!r}", "one that torch finds here: cpu, cuda or mps") from None
-
-
-def _head(model: ModelFolder) -> tuple[Any, Any]:
-    """Return the settings and siblings of a generation, as the file holds them."""
-    head = model.part(HEAD).config
-    if missing := [name for name in ("siblings", "settings") if name not in head]:
-        raise BadModel(f"{model.path}/{HEAD} without {missing[0]}", "settings and siblings")
-    return head["settings"], head["siblings"]
 
 
 def _upsampler_of(
@@ -254,7 +153,7 @@ def _upsampler_of(
 
 
 def _load_dalle1(model: ModelFolder, device: torch.device) -> Dalle1:
-    settings, siblings = _head(model)
+    settings, siblings = head_of(model)
     config = from_plain(Dalle1Config, settings)
     clip, words = sibling(model, siblings, "clip"), sibling(model, siblings, "words")
     upsampler = _upsampler_of(model, siblings, config.upsampler)
@@ -274,7 +173,7 @@ def _load_dalle1(model: ModelFolder, device: torch.device) -> Dalle1:
 
 
 def _load_dalle2(model: ModelFolder, device: torch.device) -> Dalle2:
-    settings, siblings = _head(model)
+    settings, siblings = head_of(model)
     config = from_plain(Dalle2Config, settings)
     clip = sibling(model, siblings, "clip")
     codec = sibling(model, siblings, "codec")
@@ -335,6 +234,45 @@ class Priors(Mapping[str, Prior]):
         return len(self._parts)
 
 
+def _load_dalle3(model: ModelFolder, device: torch.device) -> Dalle3:
+    settings, siblings = head_of(model)
+    config = from_plain(Dalle3Config, settings)
+    found = {role: sibling(model, siblings, role) for role in DALLE3_ROLES if role in siblings or role in DALLE3_NEEDS}
+    for role in ("upsampler", "upscaler"):
+        _upsampler_of(model, siblings, getattr(config, role), role)
+    own = {
+        role: load_folder(found[role], device=device) if role in found else None
+        for role in ("text", "codec", "rewriter", "upsampler", "upscaler")
+    }
+    encoder, codec = own.pop("text"), own.pop("codec")
+    try:
+        parts = Dalle3Parts(
+            reader=CaptionReader(encoder, load_spelling(found["text"]), context=config.context),
+            denoiser=load_network("dalle3-denoiser", model.part("denoiser"), device=device),
+            codec=codec,
+            captioner=_when_asked(found.get("captioner"), lambda folder: load_folder(folder, device=device)),
+            clip=_when_asked(
+                found.get("clip"),
+                lambda folder: ClipEmbedder(load_folder(folder, device=device), load_tokenizer(folder)),
+            ),
+            **own,
+        )
+        clip = found.get("clip")
+        return Dalle3(
+            parts,
+            config,
+            {"model": model.path.name, "sha256": model.sha256},
+            "" if clip is None else clip.sha256,
+        )
+    except BadConfig as error:
+        raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
+
+
+def _when_asked(folder: ModelFolder | None, load: Callable[[ModelFolder], Loaded]) -> Callable[[], Loaded] | None:
+    """Load what few pictures need when it is first asked for; that it is the right one is known before."""
+    return None if folder is None else cache(lambda: load(folder))
+
+
 def _load_priors(model: ModelFolder, device: torch.device) -> Priors:
     """Open the priors of a folder; they belong to one CLIP, which must be there."""
     clip_of_priors(model)
@@ -354,7 +292,7 @@ def clip_of_priors(model: ModelFolder) -> ModelFolder:
 
 
 def _load_captioner(model: ModelFolder, device: torch.device) -> Captioner:
-    settings, siblings = _head(model)
+    settings, siblings = head_of(model)
     config = from_plain(CaptionerConfig, settings)
     clip = sibling(model, siblings, "clip")
     own = {
@@ -371,14 +309,8 @@ def _load_captioner(model: ModelFolder, device: torch.device) -> Captioner:
         raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
 
 
-def load_spelling(model: ModelFolder) -> SpellsCaptions:
-    """Return the tokenizer that lies beside a text encoder's weights: bytes, or likeliest pieces."""
-    plain = _only_part(model).extra(TOKENIZER)  # noqa: S610 - no database here
-    return UnigramTokenizer.from_json(plain) if "model" in plain else ByteTokenizer.from_json(plain)
-
-
 def _load_rewriter(model: ModelFolder, device: torch.device) -> OwnRewriter:
-    settings, siblings = _head(model)
+    settings, siblings = head_of(model)
     config, text = from_plain(OwnRewriterConfig, settings), sibling(model, siblings, "text")
     spelling = load_spelling(text)
     if not isinstance(spelling, ByteTokenizer):
@@ -391,15 +323,10 @@ def _load_rewriter(model: ModelFolder, device: torch.device) -> OwnRewriter:
         raise BadModel(f"{model.path}: {error.came}", error.wanted) from None
 
 
-ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
-    {"captioner": _load_captioner, "rewriter": _load_rewriter}
-)
-
-
 def _load_consistency(model: ModelFolder, device: torch.device) -> ConsistencyCodec | ConsistencyDecoder:
     """Load a consistency decoder: with the codec that it names a codec, which draws by it; else the network alone."""
     if CODEC_HEAD not in model.parts:
-        return load_network("consistency-decoder", _only_part(model), device=device)
+        return load_network("consistency-decoder", only_part(model), device=device)
     decoder = load_network("consistency-decoder", model.part("decoder"), device=device)
     encoder = sibling(model, model.part(CODEC_HEAD).config.get("siblings"), "encoder")
     try:
@@ -408,9 +335,12 @@ def _load_consistency(model: ModelFolder, device: torch.device) -> ConsistencyCo
         raise BadModel(f"{model.path} with {error.came}", error.wanted) from None
 
 
+ASSISTANTS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
+    {"captioner": _load_captioner, "rewriter": _load_rewriter}
+)
 COLLECTIONS: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
     {"dalle2-priors": _load_priors, "consistency-decoder": _load_consistency}
 )
 PIPELINES: Mapping[str, Callable[[ModelFolder, torch.device], Any]] = MappingProxyType(
-    {"dalle2": _load_dalle2, "dalle1": _load_dalle1}
+    {"dalle2": _load_dalle2, "dalle1": _load_dalle1, "dalle3": _load_dalle3}
 )

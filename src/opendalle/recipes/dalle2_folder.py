@@ -43,6 +43,7 @@ SIBLINGS = ("clip", "codec", "upsampler")  # without which none is trained
 NAMED = {  # kind of a generation -> roles of the siblings that it may name
     "dalle1": ("clip", "words", "upsampler", "upscaler"),
     "dalle2": ("clip", "codec", "upsampler", "upscaler", "priors"),
+    "dalle3": ("text", "codec", "rewriter", "captioner", "clip", "upsampler", "upscaler"),
 }
 PIPELINE = "pipeline"  # the part that holds settings and siblings
 
@@ -158,7 +159,7 @@ def write_dalle2(
 
 
 def name_sibling(model: Path, role: str, named: Path, out: Path) -> ModelFolder:
-    """Copy a DALL·E 1 or 2 that names one sibling more, as its upscaler; all else stays as it is, to the byte.
+    """Copy a generation that names one sibling more, as its upscaler; all else stays as it is, to the byte.
 
     An upsampler or upscaler that it has no settings for is sampled as the recipe says.
 
@@ -173,7 +174,7 @@ def name_sibling(model: Path, role: str, named: Path, out: Path) -> ModelFolder:
     """
     folder, other = read_model(find_model(model)), read_model(find_model(named))
     if folder.kind not in NAMED:
-        raise BadModel(f"{folder.path} of kind {folder.kind!r}, to name a sibling", "a DALL·E 1 or 2")
+        raise BadModel(f"{folder.path} of kind {folder.kind!r}, to name a sibling", "a DALL·E 1, 2 or 3")
     fitting = ROLES[role] if role in NAMED[folder.kind] else ()
     if other.kind not in fitting:
         came = f"{other.path}, a {other.kind}, as {role} of a {folder.kind}"

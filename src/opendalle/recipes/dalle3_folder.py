@@ -1,17 +1,17 @@
 """A DALL·E 3 as a folder: how it is drawn from, the frozen networks it stands on, and how it is put together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from opendalle.checkpoint.configs import from_plain, to_plain
+from opendalle.checkpoint.configs import to_plain
 from opendalle.checkpoint.folder import ModelFolder, Part, read_model, write_model
 from opendalle.codec.protocol import Codec
 from opendalle.dalle3.denoiser import Denoiser
-from opendalle.dalle3.parts import Dalle3Config, Dalle3Parts
+from opendalle.dalle3.parts import Dalle3Config
 from opendalle.dalle3.reading import CaptionReader
-from opendalle.pretrained.kinds import find_model, load_folder, load_network, load_spelling, sibling
+from opendalle.pretrained.kinds import find_model, load_folder, load_spelling
 from opendalle.recipes.dalle2_folder import PIPELINE, UPSCALER
 from opendalle.samplers.settings import StageSettings
 from opendalle.upsampling.settings import UpsamplerSettings
@@ -53,20 +53,28 @@ class Dalle3Encoders:
 
 
 def write_dalle3(
-    out: Path, denoiser: Denoiser, places: Mapping[str, Path], card: Mapping[str, Any], context: int
+    out: Path,
+    denoiser: Denoiser,
+    places: Mapping[str, Path],
+    card: Mapping[str, Any],
+    context: int,
+    shapes: Sequence[tuple[int, int]] = (),
 ) -> ModelFolder:
     """Put a trained denoiser into a model folder that names its siblings.
 
     Args:
         out: the model folder to write.
         denoiser: the trained network.
-        places: role -> sibling's folder: text, codec, and upsampler and upscaler if there are any.
+        places: role -> sibling's folder: text, codec, and as far as there are any rewriter, captioner, clip,
+            upsampler and upscaler.
         card: where all comes from.
         context: tokens a caption, in training.
+        shapes: rows and columns of the wide and tall grids that it was trained on.
     """
     settings = replace(
         SETTINGS,
         context=context,
+        shapes=tuple(shapes),
         upsampler=SETTINGS.upsampler if "upsampler" in places else None,
         upscaler=UPSCALER if "upscaler" in places else None,
     )
@@ -76,25 +84,3 @@ def write_dalle3(
         PIPELINE: Part({"settings": to_plain(settings), "siblings": siblings}),
     }
     return write_model(out, kind="dalle3", parts=parts, card=card)
-
-
-def read_dalle3(model: ModelFolder) -> tuple[Dalle3Parts, Dalle3Config]:
-    """Put together the networks of a DALL·E 3 and its settings.
-
-    Args:
-        model: its folder.
-
-    Raises:
-        BadModel: when a part or sibling is missing, damaged or another.
-    """
-    head = model.part(PIPELINE).config
-    settings = from_plain(Dalle3Config, head["settings"])
-    found = {role: sibling(model, head["siblings"], role) for role in head["siblings"]}
-    parts = Dalle3Parts(
-        reader=CaptionReader(load_folder(found["text"]), load_spelling(found["text"]), context=settings.context),
-        denoiser=load_network("dalle3-denoiser", model.part(DENOISER)),
-        codec=load_folder(found["codec"]),
-        upsampler=load_folder(found["upsampler"]) if "upsampler" in found else None,
-        upscaler=load_folder(found["upscaler"]) if "upscaler" in found else None,
-    )
-    return parts, settings

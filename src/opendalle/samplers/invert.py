@@ -15,6 +15,8 @@ from opendalle.base.protocols import Denoise, Denoised
 from opendalle.diffusion.schedules import Schedule, expand_like
 from opendalle.samplers.course import Course, SamplerState
 
+REFINEMENTS = 3  # network calls a step of the walk back, of a picture that is to be rebuilt
+
 
 @torch.no_grad()
 def _walk_up(

@@ -56,12 +56,28 @@ def revise_by_own(requests: Sequence[Request], own: PromptUpsampler | None, mode
         BadRequest: when a request wants a rewriter that the model does not have.
         OpenDalleError: as `revise`.
     """
-    for one in filter(_is_open, requests):
-        if one.rewrite == "own" and own is None:
-            raise BadRequest(f"rewrite is 'own' for {model}", "off, http or local: it has no rewriter of its own")
-        if one.rewrite not in (None, "own"):
-            one.refuse_unwritten(model)
+    for one in requests:
+        check_revisable(one, own, model)
     return [Revised(request=one) for one in requests] if own is None else revise(requests, own)
+
+
+def check_revisable(request: Request, own: PromptUpsampler | None, model: str) -> None:
+    """Refuse a request that wants a rewriter that the model does not have.
+
+    Args:
+        request: as it was asked.
+        own: the model's rewriter; None: it has none.
+        model: its name, for messages.
+
+    Raises:
+        BadRequest: when it does.
+    """
+    if not _is_open(request):
+        return
+    if request.rewrite == "own" and own is None:
+        raise BadRequest(f"rewrite is 'own' for {model}", "off, http or local: it has no rewriter of its own")
+    if request.rewrite not in (None, "own"):
+        request.refuse_unwritten(model)
 
 
 def _is_open(request: Request) -> bool:
