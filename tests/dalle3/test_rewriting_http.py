@@ -189,7 +189,7 @@ def test_a_key_goes_unencrypted_to_this_machine_only() -> None:
 
 
 def test_the_name_tells_no_place() -> None:
-    names = {"gpt": "gpt", "org/m": "m", "/home/me/m.gguf": "m.gguf", "C:\\models\\m": "m"}
+    names = {"gpt": "gpt", "org/m": "m", "/models/me/m.gguf": "m.gguf", "C:\\models\\m": "m"}
     for model, name in names.items():
         assert ChatRewriter(ChatConfig(url="https://a/v1", model=model)).name == f"http:{name}"
     rewriter = ChatRewriter(ChatConfig(url="https://a/v1", model="m"), KEY)
