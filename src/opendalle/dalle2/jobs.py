@@ -8,7 +8,7 @@ from torch import Generator
 from opendalle.base.jobs import Row, Stopwatch
 from opendalle.base.request import Request
 from opendalle.dalle2.parts import Latent, Prompted
-from opendalle.editing.work import PictureJob
+from opendalle.pictures.work import PictureJob
 
 
 @dataclass(frozen=True)
