@@ -213,9 +213,7 @@ class Dalle3(Probes, DrawsFromWords):
 
     def _check_steps(self, request: Request) -> None:
         request.refuse((*TOKEN_FIELDS, *PRIOR_FIELDS, "candidates"), self.name)
-        trained = self.config.denoiser.num_train_steps
-        if request.steps is not None and request.steps > trained:
-            raise BadRequest(f"steps is {request.steps}", f"at most {trained}, as many as were trained")
+        self.config.denoiser.refuse_untaught(request.steps, request.guidance, request.sampler)
 
     def _rewriting(self, request: Request) -> PromptUpsampler | None:
         """Return who rewrites a prompt; None: nobody of this model's."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from opendalle.pictures.finishing import finished
 from opendalle.pictures.fitting import Given
 
 
+@runtime_checkable
 class Plan(Protocol):
     """How a size is made that is not drawn natively, as far as this room knows."""
 
