@@ -379,7 +379,7 @@ def test_a_grid_that_the_denoiser_cannot_take_is_refused(dalle):
     for shapes in (((8, 15),), ((16, 28),)):
         with pytest.raises(BadConfig, match="a grid of"):
             Dalle3(dalle.parts, replace(dalle.config, shapes=shapes))
-    for wrong in ({"context": 0}, {"rewrite": "http"}, {"vary_strength": 1.5}, {"shapes": ((0, 8),)}):
+    for wrong in ({"context": 0}, {"vary_strength": 1.5}, {"shapes": ((0, 8),)}):
         with pytest.raises(BadConfig):
             Dalle3Config(**{"denoiser": dalle.config.denoiser, "context": 8, **wrong})
 

@@ -45,6 +45,7 @@ from opendalle.upsampling.requested import upscaled_samples
 class Job(PictureJob):
     """Pictures to draw, and the words that they share."""
 
+    plan: SizePlan | None = None  # how the size is made; None: it is drawn natively
     known: Int[Tensor, "1 n"] | None = None  # words that stay; None: nothing is known
     is_scored: bool = False  # whether its samples tell what candidates are chosen by
 

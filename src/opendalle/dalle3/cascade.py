@@ -188,7 +188,9 @@ class Cascade:
             generators=generators,
         )
 
-    def invert(self, pictures: Pictures, prompted: Prompted, request: Request, refinements: int) -> Grid:
+    def invert(
+        self, pictures: Pictures, prompted: Prompted, request: Request, refinements: int
+    ) -> Float[Tensor, "b g hg wg"]:
         """Find the noise that the denoiser rebuilds pictures from, by walking DDIM backwards.
 
         Args:

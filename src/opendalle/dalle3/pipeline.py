@@ -49,6 +49,7 @@ class Job(PictureJob):
     """Pictures to draw, and what they are denoised from."""
 
     begin: Begin
+    plan: SizePlan | None = None  # how the size is made; None: it is drawn natively
     revise: Callable[[Request], Revised] = lambda request: Revised(request=request)  # what comes before all drawing
 
 

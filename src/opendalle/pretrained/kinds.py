@@ -67,7 +67,8 @@ __all__ = [
 Loaded = TypeVar("Loaded")
 
 DALLE3_NEEDS = ("text", "codec")  # siblings without which no DALL·E 3 draws
-DALLE3_ROLES = (*DALLE3_NEEDS, "rewriter", "captioner", "clip", "upsampler", "upscaler")
+DALLE3_EAGER = (*DALLE3_NEEDS, "rewriter", "upsampler", "upscaler")  # loaded at once, as far as it names them
+DALLE3_ROLES = (*DALLE3_EAGER, "captioner", "clip")
 
 
 def load(name: str | Path, *, device: str | torch.device = "cpu") -> Any:
@@ -241,12 +242,12 @@ def _load_dalle3(model: ModelFolder, device: torch.device) -> Dalle3:
     for role in ("upsampler", "upscaler"):
         _upsampler_of(model, siblings, getattr(config, role), role)
     read = {role: load_folder(found[role], device=device) for role in DALLE3_EAGER if role in found}
-    codec = read["codec"]
     try:
         parts = Dalle3Parts(
             reader=CaptionReader(read["text"], load_spelling(found["text"]), context=config.context),
             denoiser=load_network("dalle3-denoiser", model.part("denoiser"), device=device),
-            codec=codec,
+            codec=read["codec"],
+            rewriter=read.get("rewriter"),
             captioner=_when_asked(found.get("captioner"), lambda folder: load_folder(folder, device=device)),
             clip=_when_asked(
                 found.get("clip"),
