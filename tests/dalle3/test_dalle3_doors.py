@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from opendalle.base.errors import BadModel
@@ -14,6 +15,7 @@ from opendalle.checkpoint.folder import Part, read_model, write_model
 from opendalle.cli.app import run
 from opendalle.codec.consistency import ConsistencyCodec, ConsistencyDecoder
 from opendalle.dalle3.pipeline import Dalle3
+from opendalle.dalle3.text_decoder import TextDecoder, TextDecoderConfig
 from opendalle.pretrained.kinds import CODEC_HEAD, HEAD, TOKENIZER, load, load_pipeline
 from opendalle.recipes.dalle2_folder import name_sibling
 
@@ -112,6 +114,26 @@ def test_a_consistency_decoder_beside_it_draws(folder: Path, consistency: Consis
     assert isinstance(found.parts.codec, ConsistencyCodec)
     plain, drawn = (next(model.generate("a car", width=32, height=32)) for model in (load(folder), found))
     assert plain.picture.tobytes() != drawn.picture.tobytes()
+
+
+def test_a_rewriter_beside_it_rewrites_and_what_it_loses_is_told(folder: Path, dalle: Dalle3) -> None:
+    torch.manual_seed(0)
+    encoder = dalle.parts.reader.encoder
+    decoder = TextDecoder(TextDecoderConfig(**to_plain(encoder.config)))  # random: it writes nothing that can be drawn
+    head = {
+        "settings": {"longest": 6, "context": 32},
+        "siblings": {"text": read_model(folder.parent / "tiny-text").reference},
+    }
+    own = {"rewriter": Part(to_plain(decoder.config), decoder.state_dict()), HEAD: Part(head)}
+    beside = write_model(folder.parent / "tiny-rewriter", kind="rewriter", parts=own, card=CARD)
+    found = load(name_sibling(folder, "rewriter", beside.path, folder.parent / "writer").path)
+    asked = {"width": 32, "height": 32}
+    (drawn,), (plain,) = (found.generate("a red apple", rewrite=mode, **asked) for mode in ("own", "off"))
+    assert drawn.revised_prompt == "a red apple"
+    assert drawn.recipe["rewriting"]["by"] == "tiny-rewriter"
+    assert drawn.recipe["rewriting"]["kept"]
+    assert drawn.picture.tobytes() == plain.picture.tobytes()
+    assert "rewriting" not in plain.recipe
 
 
 def test_siblings_of_another_kind_are_refused(folder: Path) -> None:

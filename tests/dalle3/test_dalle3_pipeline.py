@@ -32,7 +32,6 @@ def values(sample):
 
 
 def test_it_is_a_pipeline_and_a_picture_is_made_of_its_seed_alone(dalle):
-    assert isinstance(dalle, Pipeline)
     assert dalle.sizes == (32, 64)
     together = list(dalle.generate("a red apple", count=3, seed=5, **SIDE))
     assert [(one.index, one.seed, one.step, one.num_steps) for one in together] == [(k, 5 + k, 4, 4) for k in range(3)]
@@ -42,6 +41,7 @@ def test_it_is_a_pipeline_and_a_picture_is_made_of_its_seed_alone(dalle):
     (exact,) = (dalle.generate("a red apple", seed=5, count=2, exact=True, **SIDE),)
     assert list(exact)[1].picture.tobytes() == alone.picture.tobytes()
     assert next(dalle.generate("a blue car", seed=6, **SIDE)).picture.tobytes() != alone.picture.tobytes()
+    assert isinstance(dalle, Pipeline)
 
 
 def test_a_picture_is_what_plain_calls_of_the_networks_make(dalle):
@@ -286,14 +286,13 @@ def test_a_consistency_decoder_draws_in_the_codecs_place(dalle, consistency):
 
 
 def test_probes(dalle):
-    for probe in (DenoiseLossProbe, PictureEncoder, TextEncoder):
-        assert isinstance(dalle, probe)
     captions = ["a red apple", "", "红苹果"]
     torch.testing.assert_close(dalle.encode_text(captions), torch.cat([dalle.embed(one) for one in captions]))
     assert dalle.embed(picture((20, 30))).norm() == pytest.approx(1.0, abs=1e-5)
     bare = Dalle3(replace(dalle.parts, clip=None), dalle.config)
     with pytest.raises(BadRequest, match="a model without CLIP"):
         bare.embed("a car")
+    assert all(isinstance(dalle, probe) for probe in (DenoiseLossProbe, PictureEncoder, TextEncoder))
 
 
 def test_the_loss_is_the_error_of_the_noise_that_is_found(dalle):
@@ -367,11 +366,20 @@ def test_what_it_cannot_do_is_refused_at_once(dalle):
             call()
 
 
+def test_a_student_of_few_steps_refuses_what_it_was_not_taught(dalle):
+    denoiser = replace(dalle.config.denoiser, steps=2, guidance=1.0, taught_steps=(2,), taught_guidance=3.0)
+    student = Dalle3(dalle.parts, replace(dalle.config, denoiser=denoiser))
+    with pytest.raises(BadRequest, match="as this model of few steps was taught"):
+        student.generate("a car", steps=3, **SIDE)
+    (plain,), (guided,) = (student.generate("a car", seed=1, **more, **SIDE) for more in ({}, {"guidance": 3.0}))
+    assert (plain.num_steps, plain.picture.tobytes()) == (2, guided.picture.tobytes())
+
+
 def test_a_grid_that_the_denoiser_cannot_take_is_refused(dalle):
     for shapes in (((8, 15),), ((16, 28),)):
         with pytest.raises(BadConfig, match="a grid of"):
             Dalle3(dalle.parts, replace(dalle.config, shapes=shapes))
-    for wrong in ({"context": 0}, {"rewrite": "http"}, {"vary_strength": 1.5}, {"shapes": ((0, 8),)}):
+    for wrong in ({"context": 0}, {"vary_strength": 1.5}, {"shapes": ((0, 8),)}):
         with pytest.raises(BadConfig):
             Dalle3Config(**{"denoiser": dalle.config.denoiser, "context": 8, **wrong})
 

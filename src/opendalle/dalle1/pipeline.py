@@ -33,9 +33,10 @@ from opendalle.dalle1.probes import Probes
 from opendalle.dalle1.words import Words
 from opendalle.editing import Box, Draw, Extension, Mask, SizePlan, mask_from_box, mask_to_text
 from opendalle.editing.making import Making
+from opendalle.editing.refusing import DrawsFromWords
 from opendalle.editing.requested import AnyMask, edited_samples, mask_of
-from opendalle.editing.work import DrawsFromWords, PictureJob, told_of
 from opendalle.pictures import AnyPicture, Given, take
+from opendalle.pictures.work import PictureJob, told_of
 from opendalle.upsampling.cascade import resizing
 from opendalle.upsampling.requested import upscaled_samples
 
@@ -44,6 +45,7 @@ from opendalle.upsampling.requested import upscaled_samples
 class Job(PictureJob):
     """Pictures to draw, and the words that they share."""
 
+    plan: SizePlan | None = None  # how the size is made; None: it is drawn natively
     known: Int[Tensor, "1 n"] | None = None  # words that stay; None: nothing is known
     is_scored: bool = False  # whether its samples tell what candidates are chosen by
 
@@ -215,7 +217,8 @@ class Dalle1(Probes, DrawsFromWords):
     def _check(self, request: Request, hooks: Hooks | None = None, *, can_grow: bool = True) -> SizePlan | None:
         """Refuse what cannot be carried out; say how the size is made, None where it is drawn natively."""
         self._check_words(request, hooks)
-        return self._making.plan(request, can_grow=can_grow)
+        is_native = request.width == request.height and request.width in self.sizes
+        return None if is_native else self._making.plan(request, can_grow=can_grow)
 
     def _check_words(self, request: Request, hooks: Hooks | None) -> None:
         """Refuse wishes that only a denoiser can heed."""
@@ -288,7 +291,7 @@ class Dalle1(Probes, DrawsFromWords):
     ) -> Sample:
         """Turn one picture, as it stands when so many words are drawn, into a sample; guards see it when it is done."""
         num_steps = self.parts.transformer.config.num_cells
-        return job.finished(row, values, watch, step, num_steps, is_preview=is_preview)
+        return job.finished(row, values.float().cpu().numpy(), watch, step, num_steps, is_preview=is_preview)
 
     def _edited(
         self, given: Given, where: Mask | Extension, request: Request, hooks: Hooks | None, told: Mapping[str, Any]

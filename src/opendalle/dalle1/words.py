@@ -24,7 +24,8 @@ from opendalle.dalle1.parts import Dalle1Config, Dalle1Parts
 from opendalle.pictures import Given
 from opendalle.samplers import TokenOptions
 from opendalle.upsampling.cascade import UpsamplerStage, enlarged
-from opendalle.upsampling.settings import chained, native_sides
+from opendalle.upsampling.network import native_sides
+from opendalle.upsampling.settings import chained
 
 
 class Words:

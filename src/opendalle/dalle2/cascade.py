@@ -38,7 +38,8 @@ from opendalle.samplers.repaint import RepaintOptions, repaint
 from opendalle.samplers.sample import last_state, sample
 from opendalle.samplers.settings import StageSettings
 from opendalle.upsampling.cascade import UpsamplerStage
-from opendalle.upsampling.settings import chained, native_sides
+from opendalle.upsampling.network import native_sides
+from opendalle.upsampling.settings import chained
 
 OWN_PRIOR = "diffusion"  # the one that lies in the model's own folder
 ENLARGING = ("upsampler", "upscaler")  # the networks that make pictures larger, in order

@@ -8,7 +8,8 @@ from torch import Generator
 from opendalle.base.jobs import Row, Stopwatch
 from opendalle.base.request import Request
 from opendalle.dalle2.parts import Latent, Prompted
-from opendalle.editing.work import PictureJob
+from opendalle.editing import SizePlan
+from opendalle.pictures.work import PictureJob
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,4 @@ class Job(PictureJob):
     """Pictures to draw, and where their latents come from."""
 
     begin: Begin
+    plan: SizePlan | None = None  # how the size is made; None: it is drawn natively

@@ -39,8 +39,8 @@ from opendalle.dalle2.probes import Probes
 from opendalle.editing import Box, Draw, Extension, SizePlan, mask_from_box, mask_to_text
 from opendalle.editing.making import Making
 from opendalle.editing.requested import AnyMask, edited_samples, mask_of
-from opendalle.editing.work import told_of
 from opendalle.pictures import AnyPicture, Given, PictureOrText, take, take_or_text
+from opendalle.pictures.work import told_of
 from opendalle.samplers.course import SamplerState
 from opendalle.upsampling.cascade import resizing
 from opendalle.upsampling.requested import upscaled_samples
@@ -282,7 +282,8 @@ class Dalle2(Probes):
     def _check(self, request: Request, *, can_grow: bool = True) -> SizePlan | None:
         """Refuse what cannot be carried out; say how the size is made, None where it is drawn natively."""
         self._check_steps(request)
-        return self._making.plan(request, can_grow=can_grow)
+        is_native = request.width == request.height and request.width in self.sizes
+        return None if is_native else self._making.plan(request, can_grow=can_grow)
 
     def _check_steps(self, request: Request) -> None:
         request.refuse(TOKEN_FIELDS, "DALL·E 2")
@@ -378,4 +379,4 @@ def _finished(
     job: Job, state: SamplerState, row: Row, values: Float[Tensor, "c h w"], watch: Stopwatch, is_preview: bool
 ) -> Sample:
     """Turn one picture, as it stands at a state of the decoder, into a sample."""
-    return job.finished(row, values, watch, state.step, state.num_steps, is_preview=is_preview)
+    return job.finished(row, values.float().cpu().numpy(), watch, state.step, state.num_steps, is_preview=is_preview)

@@ -31,7 +31,8 @@ from opendalle.samplers.invert import invert
 from opendalle.samplers.repaint import RepaintOptions, repaint
 from opendalle.samplers.sample import last_state, sample
 from opendalle.upsampling.cascade import UpsamplerStage, enlarged
-from opendalle.upsampling.settings import chained, native_sides
+from opendalle.upsampling.network import native_sides
+from opendalle.upsampling.settings import chained
 
 Size = tuple[int, int]  # width and height in pixels
 
@@ -114,9 +115,9 @@ class Cascade:
             clips: whether x0 is held in its range, where it has one: inversion cannot.
         """
         settings, network = self.config.denoiser, self.parts.denoiser
-        scale = settings.guidance if request.guidance is None else request.guidance
+        scale = settings.scale(request.guidance)
         if bool(prompted.is_empty.any()):
-            guided = torch.full(prompted.is_empty.shape, float(scale), device=self.device)
+            guided = torch.full(prompted.is_empty.shape, scale, device=self.device)
             scale = torch.where(prompted.is_empty, torch.ones_like(guided), guided)
         said = without_common_padding(prompted.said)
         empty = hidden(said, torch.ones_like(prompted.is_empty), without_common_padding(self._nothing.said))
@@ -187,7 +188,9 @@ class Cascade:
             generators=generators,
         )
 
-    def invert(self, pictures: Pictures, prompted: Prompted, request: Request, refinements: int) -> Grid:
+    def invert(
+        self, pictures: Pictures, prompted: Prompted, request: Request, refinements: int
+    ) -> Float[Tensor, "b g hg wg"]:
         """Find the noise that the denoiser rebuilds pictures from, by walking DDIM backwards.
 
         Args:

@@ -35,9 +35,10 @@ from opendalle.dalle3.rewriting.revising import Revised, check_revisable, revise
 from opendalle.dalle3.rewriting.upsampler import PromptUpsampler
 from opendalle.editing import Box, Draw, Extension, Mask, SizePlan, mask_from_box, mask_to_text
 from opendalle.editing.making import Making
+from opendalle.editing.refusing import DrawsFromWords
 from opendalle.editing.requested import AnyMask, edited_samples, mask_of
-from opendalle.editing.work import DrawsFromWords, PictureJob, told_of
 from opendalle.pictures import AnyPicture, Given, take
+from opendalle.pictures.work import PictureJob, told_of
 from opendalle.samplers.course import SamplerState
 from opendalle.upsampling.cascade import resizing
 from opendalle.upsampling.requested import upscaled_samples
@@ -48,6 +49,7 @@ class Job(PictureJob):
     """Pictures to draw, and what they are denoised from."""
 
     begin: Begin
+    plan: SizePlan | None = None  # how the size is made; None: it is drawn natively
     revise: Callable[[Request], Revised] = lambda request: Revised(request=request)  # what comes before all drawing
 
 
@@ -206,13 +208,13 @@ class Dalle3(Probes, DrawsFromWords):
         """Refuse what cannot be carried out; say how the size is made, None where it is drawn natively."""
         self._check_steps(request)
         check_revisable(request, self._rewriting(request), self.name)
-        return self._making.plan(request, can_grow=can_grow)
+        squares = ((side, side) for side in self.sizes)
+        is_native = (request.width, request.height) in (*squares, *self.cascade.longer)
+        return None if is_native else self._making.plan(request, can_grow=can_grow)
 
     def _check_steps(self, request: Request) -> None:
         request.refuse((*TOKEN_FIELDS, *PRIOR_FIELDS, "candidates"), self.name)
-        trained = self.config.denoiser.num_train_steps
-        if request.steps is not None and request.steps > trained:
-            raise BadRequest(f"steps is {request.steps}", f"at most {trained}, as many as were trained")
+        self.config.denoiser.refuse_untaught(request.steps, request.guidance, request.sampler)
 
     def _rewriting(self, request: Request) -> PromptUpsampler | None:
         """Return who rewrites a prompt; None: nobody of this model's."""
@@ -311,4 +313,4 @@ def _finished(
     job: Job, state: SamplerState, row: Row, values: Float[Tensor, "c h w"], watch: Stopwatch, is_preview: bool
 ) -> Sample:
     """Turn one picture, as it stands at a state of the denoiser, into a sample."""
-    return job.finished(row, values, watch, state.step, state.num_steps, is_preview=is_preview)
+    return job.finished(row, values.float().cpu().numpy(), watch, state.step, state.num_steps, is_preview=is_preview)

@@ -61,8 +61,8 @@ class Making:
         self.squares, self.factors, self.longer = tuple(squares), tuple(factors), tuple(longer)
         self.resizing = resizing
 
-    def plan(self, request: Request, *, can_grow: bool = True) -> SizePlan | None:
-        """Say how a size is made; None: it is drawn as it is handed out.
+    def plan(self, request: Request, *, can_grow: bool = True) -> SizePlan:
+        """Say how a size is made.
 
         Args:
             request: width and height.
@@ -72,8 +72,7 @@ class Making:
             BadRequest: when it cannot be made; the message lists what can.
         """
         sizes = Sizes(squares=self.squares, longer=self.longer, factors=self.factors, can_grow=can_grow)
-        plan = sizes.plan((request.width, request.height))
-        return None if plan.is_native else plan
+        return sizes.plan((request.width, request.height))
 
     def samples(
         self,

@@ -35,11 +35,6 @@ class SizePlan:
         return min(self.drawn)
 
     @property
-    def is_native(self) -> bool:
-        """Whether it comes from the generation as it is."""
-        return self.drawn == self.size
-
-    @property
     def base(self) -> Size:
         """Width and height of the picture before it is enlarged."""
         return self.drawn if self.extension is None else self.extension.grown(self.drawn)

@@ -67,7 +67,8 @@ __all__ = [
 Loaded = TypeVar("Loaded")
 
 DALLE3_NEEDS = ("text", "codec")  # siblings without which no DALL·E 3 draws
-DALLE3_ROLES = (*DALLE3_NEEDS, "rewriter", "captioner", "clip", "upsampler", "upscaler")
+DALLE3_EAGER = (*DALLE3_NEEDS, "rewriter", "upsampler", "upscaler")  # loaded at once, as far as it names them
+DALLE3_ROLES = (*DALLE3_EAGER, "captioner", "clip")
 
 
 def load(name: str | Path, *, device: str | torch.device = "cpu") -> Any:
@@ -240,22 +241,20 @@ def _load_dalle3(model: ModelFolder, device: torch.device) -> Dalle3:
     found = {role: sibling(model, siblings, role) for role in DALLE3_ROLES if role in siblings or role in DALLE3_NEEDS}
     for role in ("upsampler", "upscaler"):
         _upsampler_of(model, siblings, getattr(config, role), role)
-    own = {
-        role: load_folder(found[role], device=device) if role in found else None
-        for role in ("text", "codec", "rewriter", "upsampler", "upscaler")
-    }
-    encoder, codec = own.pop("text"), own.pop("codec")
+    read = {role: load_folder(found[role], device=device) for role in DALLE3_EAGER if role in found}
     try:
         parts = Dalle3Parts(
-            reader=CaptionReader(encoder, load_spelling(found["text"]), context=config.context),
+            reader=CaptionReader(read["text"], load_spelling(found["text"]), context=config.context),
             denoiser=load_network("dalle3-denoiser", model.part("denoiser"), device=device),
-            codec=codec,
+            codec=read["codec"],
+            rewriter=read.get("rewriter"),
             captioner=_when_asked(found.get("captioner"), lambda folder: load_folder(folder, device=device)),
             clip=_when_asked(
                 found.get("clip"),
                 lambda folder: ClipEmbedder(load_folder(folder, device=device), load_tokenizer(folder)),
             ),
-            **own,
+            upsampler=read.get("upsampler"),
+            upscaler=read.get("upscaler"),
         )
         clip = found.get("clip")
         return Dalle3(

@@ -156,3 +156,13 @@ UPSAMPLER_PRESETS: Mapping[str, UpsamplerConfig] = MappingProxyType(
         "paper-1024": paper_upsampler("256-1024"),
     }
 )
+
+
+def native_sides(base: int, upsampler: Upsampler | None) -> tuple[int, ...]:
+    """Return the sides of the square pictures that a generation draws natively, smallest first.
+
+    Args:
+        base: side of what its codec draws, in pixels.
+        upsampler: the first of those that follow; None: none does.
+    """
+    return (base,) if upsampler is None else (base, base * upsampler.config.factor)

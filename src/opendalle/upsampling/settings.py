@@ -17,16 +17,6 @@ class UpsamplerSettings(StageSettings):
     clip: float | None = 1.0  # the data lie within +- this; None: no known range
 
 
-def native_sides(base: int, upsampler: Upsampler | None) -> tuple[int, ...]:
-    """Return the sides of the square pictures that a generation draws natively, smallest first.
-
-    Args:
-        base: side of what its codec draws, in pixels.
-        upsampler: the first of those that follow; None: none does.
-    """
-    return (base,) if upsampler is None else (base, base * upsampler.config.factor)
-
-
 def chained(base: int, *links: tuple[Upsampler | None, UpsamplerSettings | None]) -> tuple[UpsamplerStage, ...]:
     """Return the upsamplers that are there as stages, each for what the one before it draws.
 

@@ -1,22 +1,32 @@
-"""Pictures to draw, whichever generation draws them: what they share, in which batches they come, how each is finished.
-
-Also the verbs that need a space of meanings between pictures, as those refuse them that have none.
-"""
+"""Pictures to draw, whichever generation draws them: what they share, in which batches they come, how each is done."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
-from opendalle.base.errors import BadRequest
 from opendalle.base.jobs import Row, Stopwatch, sample_of
 from opendalle.base.protocols import Hooks
 from opendalle.base.records import Sample
-from opendalle.editing.sizes import SizePlan
-from opendalle.pictures import AnyPicture, Given, PictureOrText
 from opendalle.pictures.finishing import finished
+from opendalle.pictures.fitting import Given
+
+
+@runtime_checkable
+class Plan(Protocol):
+    """How a size is made that is not drawn natively, as far as this room knows."""
+
+    @property
+    def drawn(self) -> tuple[int, int]:
+        """Width and height of what the generation draws."""
+        ...
+
+    @property
+    def told(self) -> str:
+        """The plan in a few words, for a picture's recipe."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +38,7 @@ class PictureJob:
     told: Mapping[str, Any]  # of the recipe: model, verb and inputs
     shape: tuple[int, int] | None = None  # width and height of the one picture that was handed in
     is_clear: bool | None = None  # whether what was handed in is transparent somewhere; None: nothing was
-    plan: SizePlan | None = None  # how the size is made; None: it is drawn natively
+    plan: Plan | None = None  # how the size is made; None: it is drawn natively
 
     @property
     def batch(self) -> int:
@@ -50,7 +60,7 @@ class PictureJob:
     def finished(
         self,
         row: Row,
-        values: Float[Tensor, "c h w"],
+        values: Float[np.ndarray, "c h w"],
         watch: Stopwatch,
         step: int,
         num_steps: int,
@@ -67,7 +77,7 @@ class PictureJob:
             num_steps: steps in all.
             is_preview: whether it is not finished.
         """
-        picture = finished(values.float().cpu().numpy(), row.request, shape=self.shape, is_clear=self.is_clear)
+        picture = finished(values, row.request, shape=self.shape, is_clear=self.is_clear)
         told = self.told if self.plan is None else {**self.told, "made": self.plan.told}
         sample = sample_of(row, picture, told, watch, step, num_steps, is_preview=is_preview)
         if not is_preview:
@@ -85,25 +95,3 @@ def told_of(origin: Mapping[str, str], verb: str, *inputs: Given | str) -> dict[
     """
     records = [one.record() if isinstance(one, Given) else {"text": one} for one in inputs]
     return {**origin, "verb": verb} | ({"inputs": records} if records else {})
-
-
-class DrawsFromWords:
-    """A generation that goes from words to pictures, with no space of meanings between that one could move in."""
-
-    name: ClassVar[str]  # as people say it
-
-    def blend(self, *sources: PictureOrText, **asked: Any) -> NoReturn:
-        """Refuse: there is nothing between two texts."""
-        self._refuse("blend")
-
-    def morph(self, picture: AnyPicture, to_text: str = "", **asked: Any) -> NoReturn:
-        """Refuse: as `blend`."""
-        self._refuse("morph")
-
-    def ladder(self, picture: AnyPicture, **asked: Any) -> NoReturn:
-        """Refuse: as `blend`."""
-        self._refuse("ladder")
-
-    def _refuse(self, verb: str) -> NoReturn:
-        todo = "DALL·E 2 can: its pictures have a space of meanings between them."
-        raise BadRequest(f"{verb} with {self.name}", "generate, vary, edit or upscale", todo)
