@@ -26,7 +26,8 @@ KINDS = {"first": ("relu", True), "later": ("gated-gelu", False)}
 
 def theirs(kind: str, seed: int = 3) -> Any:
     feed_forward, is_tied = KINDS[kind]
-    config = T5Config(**TINY, feed_forward_proj=feed_forward, tie_word_embeddings=is_tied, decoder_start_token_id=0)
+    own: dict[str, Any] = {"tie_word_embeddings": is_tied, "decoder_start_token_id": 0}
+    config = T5Config(**TINY, feed_forward_proj=feed_forward, **own)
     network = T5ForConditionalGeneration(config).eval().requires_grad_(False)
     if not is_tied:  # their class ties all heads when it is fresh; a file with another head unties it
         network.lm_head.weight = torch.nn.Parameter(torch.empty(TINY["vocab_size"], TINY["d_model"]), False)

@@ -80,7 +80,7 @@ def codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_model(tmp_path / "codec", kind="codec-kl", parts={"codec": part}, card=CARD)
     preset = CONSISTENCY_PRESETS["emoji"]
     small = replace(preset, unet=replace(preset.unet, levels=(UNetLevel(width=32, num_blocks=1),), patch=4))
-    monkeypatch.setattr(recipe, "CONSISTENCY_PRESETS", MappingProxyType(CONSISTENCY_PRESETS | {"emoji": small}))
+    monkeypatch.setattr(recipe, "CONSISTENCY_PRESETS", MappingProxyType({**CONSISTENCY_PRESETS, "emoji": small}))
     return tmp_path / "codec"
 
 

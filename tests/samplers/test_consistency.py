@@ -28,7 +28,7 @@ def test_it_equals_a_plain_loop() -> None:
     drawn = last_state(sample(smooth, x_t, grid, schedule=SCHEDULE, sampler="consistency", generators=generators)).x_t
     for row, seed in enumerate(seeds):
         generator = picture_generator(seed)
-        x = torch.randn(5, generator=generator)[None]
+        x = x0 = torch.randn(5, generator=generator)[None]
         for i, t in enumerate(grid):
             x0 = smooth(x, torch.tensor([t])).x0
             if i < 2:

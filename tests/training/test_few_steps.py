@@ -103,7 +103,7 @@ def distilled(config: FewStepsConfig, teacher: Denoise = mixture, num_steps: int
 @torch.no_grad()
 def walked(denoise: Denoise, x_t: Tensor, grid: tuple[int, ...]) -> Tensor:
     for t, s in strides(grid):
-        x_t = stride(denoise, x_t, *(torch.full((len(x_t),), one) for one in (t, s)), SCHEDULE)
+        x_t = stride(denoise, x_t, torch.full((len(x_t),), t), torch.full((len(x_t),), s), SCHEDULE)
     return x_t
 
 

@@ -11,6 +11,7 @@ Source: Betker et al., "Improving Image Generation with Better Captions", append
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -113,7 +114,8 @@ class DecoderDistillation:
     def _wanted(self, x_t: Pictures, t: Steps, s: Steps, features: Float[Tensor, "b g h w"]) -> Pictures:
         """Return the average's answers after the teacher's step; where the step ends in a picture, the picture."""
         x_s = teacher_step(self.teacher, x_t, t, s, features)
-        answers = self.average.network.answer(x_s, s.clamp(min=0), features)
+        average = cast(ConsistencyDecoder, self.average.network)
+        answers = average.answer(x_s, s.clamp(min=0), features)
         return torch.where((s == CLEAN)[:, None, None, None], x_s, answers)
 
     def after_step(self) -> None:

@@ -32,7 +32,9 @@ from opendalle.training.start import open_run, warm_start
 from opendalle.training.stop import Stop
 
 BROUGHT = ("like", "tokenizer_of")  # parameters of recipes that a warm start stands in for
-WATCHED = 48  # batches that a trained network is watched at work on, before its weights are rounded
+WATCHED = (
+    48  # batches, at most as many as it learned from, on which a network is watched before its weights are rounded
+)
 Recipe = Callable[..., tuple["Stage", ...]]
 
 
@@ -214,7 +216,8 @@ def _run(stage: Stage, passage: Passage, deadline: float) -> Iterator[TrainStep]
                 module.eval()
             with averages.applied():
                 if work.moments is not None:
-                    work.moments.gather(work.objective, work.batches, WATCHED, work.config.seed)
+                    learned = -(-work.config.pictures // work.config.batch_size) or WATCHED
+                    work.moments.gather(work.objective, work.batches, min(WATCHED, learned), work.config.seed)
                 work.finish()
     finally:
         run.close()
