@@ -24,6 +24,23 @@ class Row:
     told: Mapping[str, Any] = field(default_factory=dict)  # into its own recipe alone
 
 
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """Guests of a generation that are not part of what was asked: guards and initial noise."""
+
+    initial_noise: Any = None  # (generators, shape) -> noise; None: unit Gaussian
+    guards: Sequence[Any] = ()  # called with each finished Sample; may raise
+
+    def check(self, sample: Sample) -> None:
+        """Show a finished sample to every guard.
+
+        Args:
+            sample: about to be handed out.
+        """
+        for guard in self.guards:
+            guard(sample)
+
+
 @dataclass
 class Stopwatch:
     """Seconds of each stage of one batch, or of one picture of it that goes on alone."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from opendalle.base.jobs import Hooks
 from opendalle.base.records import Sample
 
 
@@ -68,23 +69,6 @@ class Objective(Protocol):
     def __call__(self, batch: Any, rng: Generator) -> Losses:
         """Return the losses of one micro-batch; all chance comes from rng."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hooks:
-    """Guests of a generation that are not part of what was asked: guards and initial noise."""
-
-    initial_noise: Any = None  # (generators, shape) -> noise; None: unit Gaussian
-    guards: Sequence[Any] = ()  # called with each finished Sample; may raise
-
-    def check(self, sample: Sample) -> None:
-        """Show a finished sample to every guard.
-
-        Args:
-            sample: about to be handed out.
-        """
-        for guard in self.guards:
-            guard(sample)
 
 
 @runtime_checkable

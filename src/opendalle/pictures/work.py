@@ -7,8 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from opendalle.base.jobs import Row, Stopwatch, sample_of
-from opendalle.base.protocols import Hooks
+from opendalle.base.jobs import Hooks, Row, Stopwatch, sample_of
 from opendalle.base.records import Sample
 from opendalle.pictures.finishing import finished
 from opendalle.pictures.fitting import Given

@@ -188,9 +188,7 @@ class Plan(PairsPlan):
         def finish() -> ModelFolder:
             drawn = {"pairs": self.pairs, "shapes": dict(batches.shares), "blend": self.blending.share}
             card = card_of("dalle3", self.data, pictures=self.pictures, seed=self.seed, **drawn)
-            codec, step = encoders.codec, encoders.codec.factor * DENOISER_PRESETS[self.preset].multiple
-            longer = [one for one in canvases_of(codec.picture_size, step)[1:] if batches.shares.get(one.name)]
-            shapes = [(one.height // codec.factor, one.width // codec.factor) for one in longer]
+            shapes = [(rows, columns) for rows, columns in batches.shapes if rows != columns]
             return write_dalle3(self.out, network, self.places, card, self.context, shapes)
 
         return Work(
