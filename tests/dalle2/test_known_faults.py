@@ -157,10 +157,8 @@ def test_embedding_and_caption_are_dropped_independently(dalle: Dalle2) -> None:
     class Spy:
         config = SimpleNamespace(learns_variance=False, has_known=False)
 
-        def condition(
-            self, z: Tensor, pooled: Tensor, states: Tensor, mask: Tensor, *, has_embedding: Tensor, **_: None
-        ) -> None:
-            seen.update(has_embedding=has_embedding, has_caption=pooled[:, 0] > 0)
+        def condition(self, *, text_embedding: Tensor, has_embedding: Tensor, **_: Tensor | None) -> None:
+            seen.update(has_embedding=has_embedding, has_caption=text_embedding[:, 0] > 0)
 
         def __call__(self, x_t: Tensor, t: Tensor, conditioning: None) -> Tensor:
             return torch.zeros_like(x_t)

@@ -140,7 +140,7 @@ def test_a_sibling_is_added_and_no_other_byte_is_changed(tmp_path: Path) -> None
     for wrong, role in ((clip, "priors"), (others, "butler")):
         with pytest.raises(BadModel, match=role):
             name_sibling(model, role, wrong, tmp_path / "never")
-    with pytest.raises(BadModel, match="wanted a DALL·E 1 or 2"):
+    with pytest.raises(BadModel, match="wanted a DALL·E 1, 2 or 3"):
         name_sibling(clip, "priors", others, tmp_path / "never")
     assert not (tmp_path / "never").exists()
 

@@ -149,7 +149,7 @@ def test_clock_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {"pictures": 0}, {"batch_size": 0}, {"accumulate": 0}, {"seed": -1}, {"warmup_pictures": 101},
+        {"pictures": -1}, {"batch_size": 0}, {"accumulate": 0}, {"seed": -1}, {"warmup_pictures": 101},
         {"decay": "steps"}, {"decay_pictures": 101}, {"final_rate": 2.0}, {"clip": -1.0}, {"ema_halflife": -1},
         {"ema_rampup": 0.0}, {"precision": "float16"},
     ],

@@ -65,8 +65,8 @@ class ArrayInfo:
     is_ragged: bool = False  # whether rows differ in length
 
 
-def join_rows(pieces: Sequence[Rows]) -> Rows:
-    """Join pieces, one after the other.
+def join_rows(pieces: Sequence[Mapping[str, np.ndarray | Ragged]]) -> dict[str, np.ndarray | Ragged]:
+    """Join pieces of any numbers of rows, one after the other.
 
     Args:
         pieces: of the same names, each of the same kind in all of them.

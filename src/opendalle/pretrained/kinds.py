@@ -324,7 +324,7 @@ def _load_rewriter(model: ModelFolder, device: torch.device) -> OwnRewriter:
 
 def _load_consistency(model: ModelFolder, device: torch.device) -> ConsistencyCodec | ConsistencyDecoder:
     """Load a consistency decoder: with the codec that it names a codec, which draws by it; else the network alone."""
-    if CODEC_HEAD not in model.parts:
+    if len(model.parts) == 1:
         return load_network("consistency-decoder", only_part(model), device=device)
     decoder = load_network("consistency-decoder", model.part("decoder"), device=device)
     encoder = sibling(model, model.part(CODEC_HEAD).config.get("siblings"), "encoder")

@@ -46,7 +46,7 @@ class InputMoments:
         """
         device = next(iter(next(iter(objective.groups.values())).parameters())).device
         dtype, feed = autocast_dtype("auto", device), batches(0)
-        with undisturbed(), torch.no_grad(), self.watching(objective.groups):
+        with undisturbed(), self.watching(objective.groups):  # with gradients: some losses ask for them on the way
             for position in range(count):
                 batch = move_to(next_batch(feed, position), device)
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
